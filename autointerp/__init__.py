@@ -1,0 +1,1 @@
+"""Evaluates how interpretable the features of a language model are."""

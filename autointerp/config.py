@@ -1,0 +1,252 @@
+"""One flat configuration: flags, `autointerp.toml` and environment have the same names.
+
+Flags win over the environment, the environment over the file. What changes numbers is `Identity`: a run is only
+resumed with the same. What changes cost, speed and output is `Conduct`.
+"""
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sae.errors import UserError, nearest
+
+FILE = "autointerp.toml"
+PREFIX = "AUTOINTERP_"
+EMBEDDED = "embedded"
+
+Format: TypeAlias = Literal["table", "md", "json", "csv"]
+Device: TypeAlias = Literal["cpu", "cuda", "mps", "auto"]
+Dtype: TypeAlias = Literal["float32", "bfloat16", "float16"]
+
+
+class Identity(BaseModel):
+    """What changes numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    subject: str = EMBEDDED
+    """Language model: a Hugging Face directory or hub id; `embedded` is the demonstration model."""
+    site: str = "blocks.0.mlp.hook_post"
+    """Place in the subject: a TransformerLens name or a module path."""
+    sae: str = EMBEDDED
+    """Dictionary over the site: a SAELens directory or a Gemma Scope npz; `embedded` is the demonstration one."""
+    features: str = "all"
+    """Which features: `0:4096`, `0:4096:8`, `3,17,900`, `random:256`, `alive`, `density:1e-5..1e-2`, `@file`, `all`."""
+    baseline: tuple[str, ...] = ("neurons",)
+    """What to compare with, repeatable: `neurons`, `neurons-matched`, `random`, `sae:PATH`, `none`."""
+    corpus: tuple[str, ...] = ("local", "generated")
+    """Text, repeatable: `local` (installed distributions), `generated`, or .txt, .jsonl, .parquet paths and globs."""
+    text_column: str = "text"
+    """Column or key of the text in .parquet and .jsonl files."""
+    tokens: int = Field(default=2_200_000, gt=0)
+    """Tokens to harvest, at least, where the corpus has as many."""
+    context: int = Field(default=128, ge=16)
+    """Positions per window, BOS included."""
+    protocol: Literal["monosemanticity-2023"] = "monosemanticity-2023"
+    """Which evidence, which scorer, which sizes."""
+    explainer: str = "lookup"
+    """`lookup` (no language model) or `anthropic/MODEL`, `openai/MODEL`."""
+    simulator: str = "lookup"
+    """`lookup` (no language model) or `anthropic/MODEL`, `openai/MODEL`."""
+    dtype: Dtype = "float32"
+    """Precision of the subject."""
+    seed: int = Field(default=0, ge=0)
+    """Of every draw: splits, samples, order, resamples."""
+
+
+class Conduct(BaseModel):
+    """What changes cost, speed and output, but no number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    out: Path | None = None
+    """Results directory; default `results/run-HASH`, the hash being the configuration's."""
+    device: Device = "auto"
+    """Where the subject and the dictionary run."""
+    batch: int = Field(default=64, gt=0)
+    """Windows per forward pass."""
+    max_cost: str | None = None
+    """Most dollars to spend on language models; at resume `+5` adds five to what was spent."""
+    price: str | None = None
+    """`IN,OUT` dollars per million tokens, for models that the price table lacks."""
+    base_url: str | None = None
+    """Any OpenAI-compatible server, for `openai/MODEL`."""
+    concurrency: int = Field(default=32, gt=0)
+    """Calls in flight, at most."""
+    requests_per_minute: int | None = Field(default=None, gt=0)
+    """Rate limit of the provider; default unlimited."""
+    answers: Path | None = None
+    """Store of answers; default `answers.sqlite` beside the results directory, shared by its neighbours."""
+    dry_run: bool = False
+    """Count calls, tokens and money from the rendered prompts; send nothing."""
+    format: Format = "table"
+    """How the result is printed."""
+
+
+class RunConfig(Identity, Conduct):
+    """Configuration of `run` and of its stages."""
+
+    def identity(self) -> dict[str, object]:
+        """What changes numbers, as plain values."""
+        return self.model_dump(mode="json", include=set(Identity.model_fields))
+
+    def to_toml(self) -> str:
+        """The configuration as a file that `--config` takes."""
+        values = self.model_dump(mode="json", exclude_none=True, exclude={"dry_run"})
+        return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
+
+
+class TrainConfig(BaseModel):
+    """Configuration of `train`: an autoencoder on a subject's activations."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    subject: str = EMBEDDED
+    """Language model: a Hugging Face directory or hub id; `embedded` is the demonstration model."""
+    site: str = "blocks.0.mlp.hook_post"
+    """Place in the subject: a TransformerLens name or a module path."""
+    out: Path = Path("results/sae")
+    """Directory to write, in SAELens format."""
+    recipe: str = "bricken-2023"
+    """`bricken-2023` or `april-2024`."""
+    d_sae: int = Field(default=4096, gt=0)
+    """Features."""
+    tokens: str = "2M"
+    """Tokens to train on, such as `500k`, `2M` or `1000000`; the corpus is repeated as often as needed."""
+    l1: float | None = Field(default=None, gt=0)
+    """Sparsity coefficient; default the recipe's."""
+    learning_rate: float | None = Field(default=None, gt=0)
+    """Default the recipe's."""
+    corpus: tuple[str, ...] = ("local", "generated")
+    """Text, repeatable: `local`, `generated`, or .txt, .jsonl, .parquet paths and globs."""
+    text_column: str = "text"
+    """Column or key of the text in .parquet and .jsonl files."""
+    context: int = Field(default=128, ge=16)
+    """Positions per window, BOS included."""
+    device: Device = "auto"
+    """Where it runs."""
+    dtype: Dtype = "float32"
+    """Precision of the subject."""
+    seed: int = Field(default=0, ge=0)
+    """Of the initial weights, the order of the data and the resampling."""
+    format: Format = "table"
+    """How the result is printed."""
+
+
+class TrainSubjectConfig(BaseModel):
+    """Configuration of `train-subject`: a small language model from scratch."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    out: Path = Path("results/subject")
+    """Directory to write, in Hugging Face format."""
+    corpus: tuple[str, ...] = ("local", "generated")
+    """Text, repeatable: `local`, `generated`, or .txt, .jsonl, .parquet paths and globs."""
+    text_column: str = "text"
+    """Column or key of the text in .parquet and .jsonl files."""
+    tokens: str = "50M"
+    """Tokens to train on, such as `500k` or `50M`; the corpus is repeated as often as needed."""
+    vocabulary: int = Field(default=8192, ge=300)
+    """Entries of the byte-level BPE tokenizer."""
+    width: int = Field(default=128, gt=0)
+    """Residual stream."""
+    neurons: int = Field(default=512, gt=0)
+    """MLP width, ReLU."""
+    layers: int = Field(default=1, gt=0)
+    """Transformer blocks."""
+    context: int = Field(default=128, ge=16)
+    """Positions per window, BOS included."""
+    device: Device = "auto"
+    """Where it runs."""
+    seed: int = Field(default=0, ge=0)
+    """Of the initial weights and the order of the data."""
+    format: Format = "table"
+    """How the result is printed."""
+
+
+_MODELS = (RunConfig, TrainConfig, TrainSubjectConfig)
+
+
+def read_sources(model: type[BaseModel], file: Path | None, environ: Mapping[str, str]) -> dict[str, object]:
+    """Values for `model` from the file and, over it, from the environment.
+
+    `file` must exist where it is given; `autointerp.toml` of the working directory is read where it exists. Raises
+    `UserError` for a key, table or `AUTOINTERP_*` name that no command has: a misspelt budget must not be lost.
+    """
+    path = file or Path(FILE)
+    values: dict[str, object] = {}
+    if file is not None or path.exists():
+        values = _read_file(path)
+    known = {name for each in _MODELS for name in each.model_fields}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            raise UserError(f"{path} has a table [{key}].", "The configuration is flat.", usage=True)
+        if key.replace("-", "_") not in known:
+            raise UserError(f"{path} has the unknown key {key!r}.", do=nearest(key.replace("-", "_"), known), usage=True)
+    names = {PREFIX + name.upper() for name in known}
+    for name in environ:
+        if name.startswith(PREFIX) and name not in names:
+            raise UserError(f"The environment has the unknown name {name}.", do=nearest(name, names), usage=True)
+    chosen = {key.replace("-", "_"): value for key, value in values.items()}
+    chosen |= {name[len(PREFIX) :].lower(): value for name, value in environ.items() if name.startswith(PREFIX)}
+    return {key: value for key, value in chosen.items() if key in model.model_fields}
+
+
+def load_run(directory: Path) -> RunConfig:
+    """The configuration saved beside the results in `directory`; `UserError` where it is missing or malformed."""
+    path = directory / "config.toml"
+    if not path.exists():
+        raise UserError(f"{directory} is no results directory.", f"It has no {path.name}.", "Give the --out of a run.")
+    try:
+        return RunConfig(**_read_file(path))
+    except ValidationError as error:
+        raise UserError(f"{path} is not a valid configuration.", word(error)) from error
+
+
+def word(error: ValidationError) -> str:
+    """A pydantic error in one line per fault, with the nearest valid value where the choices are known."""
+    lines: list[str] = []
+    for fault in error.errors():
+        name = ".".join(str(part) for part in fault["loc"]) or "configuration"
+        flag = f"--{name.replace('_', '-')}"
+        if fault["type"] == "literal_error":
+            choices = str(fault.get("ctx", {}).get("expected", "")).replace("'", "").replace(" or ", ", ").split(", ")
+            lines.append(f"{flag} cannot be {fault['input']!r}. {nearest(str(fault['input']), choices)}")
+        elif fault["type"] == "extra_forbidden":
+            lines.append(f"{name} is no configuration key.")
+        else:
+            lines.append(f"{flag} cannot be {fault['input']!r}: {fault['msg'].lower()}.")
+    return "\n".join(lines)
+
+
+def parse_count(text: str) -> int:
+    """`500k`, `2M`, `1B` or a plain number, as a positive integer; `UserError` otherwise."""
+    factors = {"k": 10**3, "M": 10**6, "m": 10**6, "B": 10**9, "b": 10**9}
+    factor = factors.get(text[-1:], 1)
+    digits = text[:-1] if factor > 1 else text
+    try:
+        count = round(float(digits) * factor)
+    except (ValueError, OverflowError):
+        count = 0
+    if count <= 0:
+        raise UserError(f"--tokens cannot be {text!r}.", do="Give a number such as 500k, 2M or 1000000.", usage=True)
+    return count
+
+
+def from_environment() -> Mapping[str, str]:
+    """The process environment."""
+    return os.environ
+
+
+def _read_file(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"There is no configuration file {path}.", usage=True) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid TOML.", str(error), usage=True) from error

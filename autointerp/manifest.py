@@ -1,0 +1,94 @@
+"""`manifest.json`: what made the numbers, written so that somebody else can make them again."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from sae.errors import UserError
+
+SCHEMA = 1
+_PACKAGES = ("autointerp-eval", "torch", "transformers", "tokenizers", "numpy", "scipy", "anthropic", "openai", "genai-prices")
+
+
+def update_manifest(directory: Path, sections: Mapping[str, object]) -> None:
+    """Merge `sections` into the manifest, one level deep, and rename it into place."""
+    whole: dict[str, object] = {"schema": SCHEMA, **read_manifest(directory)}
+    for key, value in sections.items():
+        before = whole.get(key)
+        whole[key] = {**before, **value} if isinstance(before, dict) and isinstance(value, Mapping) else value
+    write_json(directory / "manifest.json", whole)
+
+
+def read_manifest(directory: Path) -> dict[str, object]:
+    """The manifest, empty where there is none; `UserError` where it is malformed."""
+    path = directory / "manifest.json"
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is malformed.", str(error), "Delete it and run again.") from error
+
+
+def environment() -> dict[str, object]:
+    """Command line, versions and commit."""
+    return {
+        "command": ["autointerp", *sys.argv[1:]],
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "commit": _commit(),
+    }
+
+
+@contextmanager
+def timed(directory: Path, stage: str) -> Iterator[None]:
+    """Record the wall time of a stage in the manifest, whether it ends well or not."""
+    begun = time.monotonic()
+    try:
+        yield
+    finally:
+        update_manifest(directory, {"seconds": {stage: round(time.monotonic() - begun, 2)}})
+
+
+def content_key(parts: object) -> str:
+    """SHA-256 of the canonical JSON of `parts`, hexadecimal."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` beside `path` and rename it into place."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)  # noqa: PTH105
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Commit of the checkout that this file lies in, ``+`` appended where files differ; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        commit = _git(here, "rev-parse", "HEAD")
+        return commit + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(here: Path, *words: str) -> str:
+    done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=True)
+    return done.stdout.strip()

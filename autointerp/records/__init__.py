@@ -1,0 +1,1 @@
+"""Frozen records that pass between rooms; no behaviour beyond their own invariants."""

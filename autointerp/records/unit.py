@@ -1,0 +1,125 @@
+"""What is explained, and what the harvest knows of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from jaxtyping import Float, Int32
+
+Split: TypeAlias = Literal["explain", "score"]
+"""Half of the corpus by document cluster: an explainer sees the one, scores come from the other."""
+
+Group: TypeAlias = Literal["top", "interval", "random", "out_of_context"]
+"""Why an excerpt was drawn: the highest activations; one of 12 equal intervals of (0, maximum]; uniformly at
+random, the same windows for all units; an occurrence of one of the unit's top tokens whatever its activation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A feature of an autoencoder, or one tail of a neuron."""
+
+    arm: str
+    """Label of the arm, such as ``features`` or ``neurons``."""
+    index: int
+    """Row of the arm's dictionary, counted from 0."""
+    name: str
+    """What people read, such as ``1234``, ``77+`` or ``77-``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """A few consecutive tokens of one window, with the unit's activation at each."""
+
+    window: int
+    """Row of the store's windows."""
+    start: int
+    """Position of the first token in the window."""
+    cluster: int
+    """Id of the document's near-duplicate cluster: the sampling unit of every interval."""
+    ids: tuple[int, ...]
+    """Token ids."""
+    tokens: tuple[str, ...]
+    """The same as text; bytes that are not UTF-8 on their own are written by `notation.display`."""
+    activations: tuple[float, ...]
+    """Raw activation of the unit at each token, >= 0."""
+    anchor: int
+    """Which token the excerpt was drawn for, counted from 0 within the excerpt."""
+    group: Group
+    """Why it was drawn."""
+    interval: int
+    """1 to 12 for the interval of the anchor's activation, 0 where the anchor does not fire."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogitEffect:
+    """A token that the unit's direct path to the logits promotes or suppresses."""
+
+    token: str
+    """The token as text."""
+    weight: float
+    """Logits per unit of activation, the unit's median over the vocabulary shifted to 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class SplitStatistics:
+    """A unit's activations over one split."""
+
+    tokens: int
+    """Positions counted, the same for all units."""
+    fired: int
+    """Positions where the unit fires: its activation exceeds its threshold."""
+    maximum: float
+    """Highest activation; 0 where it never fires."""
+    mean: float
+    """Mean activation over all counted positions."""
+    interval_counts: tuple[int, ...]
+    """Firing positions in each of the 12 equal intervals of (0, explain maximum]; those above are in the last."""
+
+    @property
+    def density(self) -> float:
+        """Share of counted positions on which the unit fires, 0 to 1."""
+        return self.fired / self.tokens if self.tokens else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class UnitRecord:
+    """Everything that the harvest knows of one unit."""
+
+    unit: Unit
+    """Which one."""
+    threshold: float
+    """Activation above which it fires; 0 for rectified units."""
+    statistics: Mapping[Split, SplitStatistics]
+    """Per split."""
+    excerpts: Mapping[Split, tuple[Excerpt, ...]]
+    """Per split, all groups, in a fixed order: top by falling activation, interval by interval then by hash, the
+    others by draw."""
+    promoted: tuple[LogitEffect, ...]
+    """Ten highest logit weights, falling; empty where the site has no direct path to the logits."""
+    suppressed: tuple[LogitEffect, ...]
+    """Ten lowest logit weights, rising."""
+    token_means: Mapping[int, float]
+    """`unigram`: mean activation per token id over the explain split; absent means 0."""
+
+    @property
+    def maximum(self) -> float:
+        """The explain split's highest activation: the scale of every level."""
+        return self.statistics["explain"].maximum
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pool:
+    """Uniformly random excerpts of one split, the same for every unit."""
+
+    window: Int32[np.ndarray, " excerpt"]
+    """Row of the store's windows."""
+    start: Int32[np.ndarray, " excerpt"]
+    """Position of the first token."""
+    cluster: Int32[np.ndarray, " excerpt"]
+    """Id of the document's cluster."""
+    ids: Int32[np.ndarray, "excerpt token"]
+    """Token ids."""
+
+
+Activations: TypeAlias = Float[np.ndarray, "window position"]

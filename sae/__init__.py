@@ -1,0 +1,1 @@
+"""Tensors: corpora, subjects, dictionaries, their training and their metrics."""

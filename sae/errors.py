@@ -1,0 +1,24 @@
+"""Mistakes that a user can mend."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """What is wrong, why, and what to do; shown without a traceback.
+
+    Commands print the message and exit with 1 (2 for a fault in the command line or the configuration).
+    """
+
+    def __init__(self, what: str, why: str = "", do: str = "", *, usage: bool = False) -> None:
+        super().__init__("\n".join(part for part in (what, why, do) if part))
+        self.usage = usage
+
+
+def nearest(wrong: str, valid: Iterable[str]) -> str:
+    """`` Did you mean X?`` for the valid value nearest to `wrong`, or the valid values where none is near."""
+    choices = sorted(valid)
+    close = difflib.get_close_matches(wrong, choices, n=1, cutoff=0.5)
+    if close:
+        return f"Did you mean {close[0]}?"
+    return f"Valid: {', '.join(choices)}." if choices else ""

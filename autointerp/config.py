@@ -187,7 +187,9 @@ def read_sources(model: type[BaseModel], file: Path | None, environ: Mapping[str
         if isinstance(value, dict):
             raise UserError(f"{path} has a table [{key}].", "The configuration is flat.", usage=True)
         if key.replace("-", "_") not in known:
-            raise UserError(f"{path} has the unknown key {key!r}.", do=nearest(key.replace("-", "_"), known), usage=True)
+            raise UserError(
+                f"{path} has the unknown key {key!r}.", do=nearest(key.replace("-", "_"), known), usage=True
+            )
     names = {PREFIX + name.upper() for name in known}
     for name in environ:
         if name.startswith(PREFIX) and name not in names:

@@ -15,7 +15,17 @@ from pathlib import Path
 from sae.errors import UserError
 
 SCHEMA = 1
-_PACKAGES = ("autointerp-eval", "torch", "transformers", "tokenizers", "numpy", "scipy", "anthropic", "openai", "genai-prices")
+_PACKAGES = (
+    "autointerp-eval",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "scipy",
+    "anthropic",
+    "openai",
+    "genai-prices",
+)
 
 
 def update_manifest(directory: Path, sections: Mapping[str, object]) -> None:

@@ -2,19 +2,24 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from autointerp.records.explanation import Evidence, Explanation, Failure
-from autointerp.records.outcome import Outcome
+from autointerp.records.outcome import Outcome, OutcomeStatistics
+from autointerp.records.trial import Score
 from autointerp.records.unit import Unit, UnitRecord
 from autointerp.seams import Explainer, Interrupted, Scorer, Simulator, Source, Stop
 
 DRAIN_SECONDS = 30.0
 """How long calls in flight may still answer after the first Ctrl-C."""
+
+EndOfUnit: TypeAlias = Callable[[int, Unit], Awaitable[Outcome]]
+"""Brings a unit, with its place in the admission order, to its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +68,13 @@ def admission_order(units: Sequence[Unit], seed: int) -> list[Unit]:
     return [arm[rank] for rank in range(longest) for arm in shuffled if rank < len(arm)]
 
 
-async def evaluate(
-    order: Sequence[Unit],
-    source: Source,
-    method: Method,
-    judges: Mapping[str, Judges],
-    *,
-    at_once: int,
-    on_outcome: Callable[[Outcome], None] = lambda _: None,
+async def admit(
+    order: Sequence[Unit], end: EndOfUnit, *, at_once: int, on_outcome: Callable[[Outcome], None] = lambda _: None
 ) -> Run:
-    """Explain, pose, simulate and score every unit of `order`, `at_once` at a time.
+    """Bring every unit of `order` to its end, `at_once` at a time.
 
     Stops admitting at the first `Stop` (budget, credit, key, Ctrl-C); what is in flight is drained. No exception of
-    a kind other than a programming error leaves here: failures are outcomes.
+    another kind leaves here but programming errors: failures are outcomes.
     """
     outcomes: dict[int, Outcome] = {}
     queue = iter(enumerate(order))
@@ -86,7 +85,7 @@ async def evaluate(
             if stops:
                 return
             try:
-                outcome = await evaluate_unit(rank, unit, source, method, judges[unit.arm])
+                outcome = await end(rank, unit)
             except Stop as stop:
                 stops.append(stop)
                 return
@@ -104,26 +103,53 @@ async def evaluate(
     return Run(ended, len(order), stops[0] if stops else None)
 
 
-async def evaluate_unit(rank: int, unit: Unit, source: Source, method: Method, judges: Judges) -> Outcome:
-    """One unit's way from evidence to score; raises `Stop` only."""
-    record = source.record(unit)
-    explanation = await _explain(record, method, judges.explainer)
-    if isinstance(explanation, Failure):
-        return _outcome(rank, record, explanation, explanation)
-    trial = method.scorer.pose(record, explanation, source)
-    if isinstance(trial, Failure):
-        return _outcome(rank, record, explanation, trial)
-    predictions = await judges.simulator.simulate(explanation, trial.items)
-    return _outcome(rank, record, explanation, method.scorer.score(trial, predictions))
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How a unit comes to its end."""
+
+    source: Source
+    """Where units and their excerpts come from."""
+    method: Method
+    """The protocol."""
+    judges: Mapping[str, Judges]
+    """By arm."""
+
+    async def explain(self, rank: int, unit: Unit) -> Outcome:
+        """The unit's explanation and no score; raises `Stop` only."""
+        record = self.source.record(unit)
+        explanation = await self._explain(record)
+        unscored = Failure("pose", "not_scored", "The unit is explained, but not yet scored.")
+        return _outcome(rank, record, explanation, explanation if isinstance(explanation, Failure) else unscored)
+
+    async def whole(self, rank: int, unit: Unit) -> Outcome:
+        """The unit's way from evidence to score; raises `Stop` only."""
+        record = self.source.record(unit)
+        return await self._scored(rank, record, await self._explain(record))
+
+    async def score(self, rank: int, unit: Unit, explanation: Explanation | Failure) -> Outcome:
+        """The unit's score from an explanation at hand; raises `Stop` only."""
+        return await self._scored(rank, self.source.record(unit), explanation)
+
+    async def _explain(self, record: UnitRecord) -> Explanation | Failure:
+        evidence = self.method.evidence(record)
+        if isinstance(evidence, Failure):
+            return evidence
+        return await self.judges[record.unit.arm].explainer.explain(evidence)
+
+    async def _scored(self, rank: int, record: UnitRecord, explanation: Explanation | Failure) -> Outcome:
+        if isinstance(explanation, Failure):
+            return _outcome(rank, record, explanation, explanation)
+        trial = self.method.scorer.pose(record, explanation, self.source)
+        if isinstance(trial, Failure):
+            return _outcome(rank, record, explanation, trial)
+        predictions = await self.judges[record.unit.arm].simulator.simulate(explanation, trial.items)
+        return _outcome(rank, record, explanation, self.method.scorer.score(trial, predictions))
 
 
-async def _explain(record: UnitRecord, method: Method, explainer: Explainer) -> Explanation | Failure:
-    evidence = method.evidence(record)
-    return evidence if isinstance(evidence, Failure) else await explainer.explain(evidence)
-
-
-def _outcome(rank: int, record: UnitRecord, explanation: Explanation | Failure, result: object) -> Outcome:
-    raise NotImplementedError
+def _outcome(rank: int, record: UnitRecord, explanation: Explanation | Failure, result: Score | Failure) -> Outcome:
+    explain, score = record.statistics["explain"], record.statistics["score"]
+    statistics = OutcomeStatistics(explain.density, score.density, explain.maximum, explain.mean)
+    return Outcome(record.unit, rank, statistics, explanation, result)
 
 
 @contextmanager

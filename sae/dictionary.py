@@ -1,12 +1,16 @@
 """What is laid over a site: units of activation computed from the site's activations."""
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 
+@runtime_checkable
 class Dictionary(Protocol):
     """An autoencoder, or a baseline that behaves like one. Units are non-negative."""
 
@@ -51,3 +55,25 @@ class DictionaryInfo:
     """Model it was trained on."""
     digest: str
     """SHA-256 over its weights and configuration, hexadecimal."""
+
+
+_Placed = TypeVar("_Placed", bound=Dictionary)
+
+
+def on_device(dictionary: _Placed, device: str | torch.device) -> _Placed:
+    """The same dictionary with its tensors, and those of a dictionary inside it, on `device`."""
+    if not dataclasses.is_dataclass(dictionary) or isinstance(dictionary, type):
+        return dictionary
+    moved: dict[str, Any] = {}
+    for field in dataclasses.fields(dictionary):
+        value = getattr(dictionary, field.name)
+        if isinstance(value, Tensor):
+            moved[field.name] = value.to(device)
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            moved[field.name] = on_device(value, device)  # type: ignore[type-var]
+    return dataclasses.replace(dictionary, **moved)
+
+
+def as_tensor(values: Float[np.ndarray, "..."], device: str | torch.device) -> Float[Tensor, "..."]:
+    """`values` as float32 on `device`."""
+    return torch.from_numpy(np.asarray(values, dtype=np.float32)).to(device)

@@ -100,8 +100,8 @@ def build_subject(recipe: SubjectRecipe, tokenizer: PreTrainedTokenizerFast) -> 
             embd_pdrop=0.0,
             attn_pdrop=0.0,
             tie_word_embeddings=False,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
+            bos_token_id=cast("int | None", tokenizer.bos_token_id),
+            eos_token_id=cast("int | None", tokenizer.eos_token_id),
         )
     )
 
@@ -124,7 +124,8 @@ def train_subject(
     for name, windows in (("train", train), ("validation", validation)):
         if not len(windows):
             raise UserError(f"The {name} split has no windows.", do="Give a larger corpus or a shorter context.")
-    model = build_subject(recipe, tokenizer).to(device)
+    model = build_subject(recipe, tokenizer)
+    torch.nn.Module.to(model, device)
     optimizer = _optimizer(model, recipe)
     steps = math.ceil(recipe.tokens / (train.n_tokens / len(train) * recipe.batch))
     begun, seen, logged, losses = time.monotonic(), 0, 0, []
@@ -168,7 +169,12 @@ def language_loss(model: GPT2LMHeadModel, windows: Windows, device: str = "cpu")
 def evaluate(model: GPT2LMHeadModel, windows: Windows, device: str = "cpu", batch: int = 64) -> tuple[float, float]:
     """Loss in nats per token, and `token_share` of the first block's neurons."""
     caught: list[Tensor] = []
-    hook = model.transformer.h[0].mlp.act.register_forward_hook(lambda _m, _i, out: caught.append(out))
+    neurons = model.get_submodule("transformer.h.0.mlp.act")
+
+    def catch(_module: torch.nn.Module, _inputs: tuple[Tensor, ...], out: Tensor) -> None:
+        caught.append(out)
+
+    hook = neurons.register_forward_hook(catch)
     total, count, activations = 0.0, 0, []
     try:
         for begin in range(0, len(windows), batch):

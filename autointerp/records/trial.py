@@ -33,6 +33,8 @@ class Trial:
     """Token ids."""
     truth: Float[np.ndarray, "item token"]
     """Raw activations."""
+    unigram: Float[np.ndarray, "item token"]
+    """`unigram`'s prediction: the unit's mean activation on each token id over the whole explain split."""
     weights: Float[np.ndarray, " item"]
     """Weight of each of the item's tokens in the weighted measures; unit-free."""
     clusters: Int32[np.ndarray, " item"]

@@ -19,7 +19,7 @@ from sae.corpus.document import Document, Span
 
 Writer: TypeAlias = Callable[[Generator, int], str]
 """Writes about so many characters; the last word, element or statement may run over."""
-Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
+Json: TypeAlias = str | int | float | bool | list[object] | dict[str, object] | None
 
 _T = TypeVar("_T")
 
@@ -180,7 +180,7 @@ def _json_value(rng: Generator, depth: int) -> Json:
 
 def _json(rng: Generator, length: int) -> str:
     indent = _pick(rng, (None, 2, 4))
-    entries, size = dict[str, Json](), 0
+    entries, size = dict[str, object](), 0
     while size < length:
         key = _key(rng)
         entries[key] = _json_value(rng, 2)

@@ -8,6 +8,7 @@ from jaxtyping import Int32
 from transformers import PreTrainedTokenizerBase
 
 from sae.corpus.document import Document
+from sae.errors import UserError
 
 SHORTEST = 16
 """Real tokens below which the tail of a document makes no window of its own."""
@@ -58,10 +59,12 @@ def cut_windows(
     """Tokenize `documents` and cut each into windows of `context` positions.
 
     BOS is prepended to every window where the tokenizer has one and `prepend_bos` asks for it. A tail of fewer
-    than `SHORTEST` real tokens is left out.
+    than `SHORTEST` real tokens is left out. Raises `UserError` where `context` has no room for a token.
     """
     bos = tokenizer.bos_token_id if prepend_bos else None
     first = 0 if bos is None else 1
+    if context <= first:
+        raise UserError(f"A context of {context} positions has no room for text.", do=f"Give at least {first + 1}.")
     pad = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
     rows, lengths, owners, offsets = [], [], [], []
     for index, ids, starts in _tokenized(documents, tokenizer):

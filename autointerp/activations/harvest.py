@@ -1,0 +1,198 @@
+"""Two passes over the activations of a corpus: what is kept of every unit, in memory that tokens do not fill."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from autointerp.activations.layout import Writer
+from autointerp.activations.passes import ArmState, SplitState, interval_of
+from autointerp.activations.plan import GROUPS, INTERVAL, SPLITS, TOP, ArmUnits, Block, HarvestSizes
+from autointerp.activations.sampling import Anchors
+from autointerp.records.unit import Split
+from sae.corpus.windows import Windows
+
+__all__ = ["ArmUnits", "Block", "HarvestSizes", "harvest"]
+
+Passes: TypeAlias = Callable[[], Iterator[tuple[range, Mapping[str, Block]]]]
+"""Starts the stream anew: batches of windows, each with the block of every arm."""
+Pools: TypeAlias = dict[Split, tuple[np.ndarray, np.ndarray]]
+
+
+def harvest(
+    arms: Mapping[str, ArmUnits],
+    windows: Windows,
+    split: np.ndarray,
+    cluster: np.ndarray,
+    vocabulary: Sequence[str],
+    passes: Passes,
+    out: Path,
+    *,
+    sizes: HarvestSizes,
+    seed: int,
+    key: str,
+    progress: Callable[[str, int, int], None] = lambda _stage, _done, _total: None,
+) -> None:
+    """Write the store of `arms` into `out`: the same bytes whatever the stream's batches and their order.
+
+    `split` holds each window's code (0 explain, 1 score, -1 in neither), `cluster` its document's cluster,
+    `vocabulary` the displayed text of every token id; `key` names what was harvested, for `Store.is_complete`.
+    The first pass finds maxima and top excerpts. The second, which knows the maximum, counts the activation
+    intervals, samples each, sums per token, and looks up the excerpts that were planned in between. `progress` is
+    given the stage, the windows done and all windows. Raises `ValueError` where the arguments do not fit together.
+    """
+    if not arms:
+        raise ValueError("There is no arm to harvest.")
+    if not len(windows) == len(split) == len(cluster):
+        raise ValueError(f"{len(windows)} windows, {len(split)} splits, {len(cluster)} clusters")
+    if windows.tokens.max(initial=-1) >= len(vocabulary):
+        raise ValueError(f"Token {windows.tokens.max()} is not in the vocabulary of {len(vocabulary)}.")
+    anchors = Anchors(windows, sizes.excerpt_tokens)
+    states = {label: ArmState(label, units, anchors, split, sizes, seed) for label, units in arms.items()}
+    pools: Pools = {
+        name: anchors.draw(split == code, sizes.pool, np.random.default_rng([seed, code]))
+        for code, name in enumerate(SPLITS)
+    }
+    _each_batch(passes, "statistics", len(windows), progress, lambda label, *batch: states[label].first(*batch))
+    for state in states.values():
+        state.plan(pools)
+    _each_batch(passes, "excerpts", len(windows), progress, lambda label, *batch: states[label].second(*batch))
+    writer = Writer(out, sizes, windows.context)
+    _write_corpus(writer, windows, split, cluster, vocabulary, pools, anchors)
+    totals: dict[Split, int] = {name: int(windows.counted()[split == code].sum()) for code, name in enumerate(SPLITS)}
+    writer.write("units", _units(states, sizes, totals))
+    writer.write("excerpts", _excerpts(states, sizes, anchors))
+    writer.write("token_means", _token_means(states))
+    n_windows = {name: int((split == code).sum()) for code, name in enumerate(SPLITS)}
+    facts = {"key": key, "seed": seed, "arms": list(arms), "first": windows.first}
+    writer.finish({**facts, "windows": n_windows, "tokens": totals})
+
+
+def _each_batch(
+    passes: Passes,
+    stage: str,
+    total: int,
+    progress: Callable[[str, int, int], None],
+    take: Callable[[str, range, Block], None],
+) -> None:
+    done = 0
+    for batch, blocks in passes():
+        for label, block in blocks.items():
+            take(label, batch, block)
+        done += len(batch)
+        progress(stage, done, total)
+
+
+def _write_corpus(
+    writer: Writer,
+    windows: Windows,
+    split: np.ndarray,
+    cluster: np.ndarray,
+    vocabulary: Sequence[str],
+    pools: Pools,
+    anchors: Anchors,
+) -> None:
+    own = {name: getattr(windows, name) for name in ("tokens", "length", "document", "offset")}
+    writer.write("windows", {**own, "cluster": cluster, "split": split})
+    writer.write("vocabulary", {"token": list(vocabulary)})
+    code = np.repeat(np.arange(len(SPLITS)), [len(pools[name][0]) for name in SPLITS])
+    window, position = (np.concatenate([pools[name][i] for name in SPLITS]) for i in (0, 1))
+    start = anchors.start(window, position)
+    places = {"window": window, "start": start, "anchor": position - start, "cluster": cluster[window]}
+    writer.write("pool", {"split": (code, SPLITS), **places, "ids": anchors.ids(window, start)})
+
+
+def _units(states: Mapping[str, ArmState], sizes: HarvestSizes, totals: Mapping[Split, int]) -> dict[str, object]:
+    arm = np.repeat(np.arange(len(states)), [len(state.units.units) for state in states.values()])
+    columns: dict[str, object] = {
+        "arm": (arm, list(states)),
+        "index": np.concatenate([state.units.units for state in states.values()]),
+        "name": [name for state in states.values() for name in state.units.names],
+        "threshold": np.concatenate([state.units.thresholds for state in states.values()]),
+    }
+    for name in SPLITS:
+        halves = [state.splits[name] for state in states.values()]
+        counts = np.concatenate([half.counts for half in halves]).reshape(-1, sizes.n_intervals)
+        steps = np.concatenate([state.steps for state in states.values()]).astype(np.float64)
+        mean = np.concatenate([half.sums for half in halves]) / steps / max(totals[name], 1)
+        maximum = np.concatenate([half.maximum for half in halves])
+        statistics = {"fired": counts.sum(1), "maximum": maximum, "mean": mean, "interval_counts": counts}
+        columns |= {f"{name}_{statistic}": values for statistic, values in statistics.items()}
+    for end in ("promoted", "suppressed"):
+        for field, attribute in (("tokens", end), ("weights", f"{end}_weights")):
+            columns[f"{end}_{field}"] = [
+                row
+                for state in states.values()
+                for row in (
+                    getattr(state.units.logits, attribute) if state.units.logits else [[]] * len(state.units.units)
+                )
+            ]
+    return columns
+
+
+def _excerpts(states: Mapping[str, ArmState], sizes: HarvestSizes, anchors: Anchors) -> dict[str, object]:
+    tables = [
+        _kept(state, half, sizes, anchors) | {"arm": arm, "split": code}
+        for arm, state in enumerate(states.values())
+        for code, half in enumerate(state.splits.values())
+    ]
+    lengths = [len(table["window"]) for table in tables]
+    whole = {
+        name: np.concatenate([np.broadcast_to(table[name], n) for table, n in zip(tables, lengths, strict=True)])
+        for name in ("arm", "split", "index", "group", "interval", "rank", "window", "start", "anchor")
+    }
+    values = np.concatenate([table["activations"] for table in tables])
+    stratum = np.where(whole["group"] == INTERVAL, whole["interval"], 0)
+    order = np.lexsort((whole["rank"], stratum, whole["group"], whole["split"], whole["index"], whole["arm"]))
+    columns = {name: column[order] for name, column in whole.items()}
+    coded = {"arm": (columns["arm"], list(states)), "split": (columns["split"], SPLITS)}
+    texts = {"group": (columns["group"], GROUPS)}
+    ids = anchors.ids(columns["window"], columns["start"])
+    return {**columns, **coded, **texts, "ids": ids, "activations": values[order]}
+
+
+def _kept(state: ArmState, half: SplitState, sizes: HarvestSizes, anchors: Anchors) -> dict[str, Any]:
+    """Columns of one arm's excerpts in one split, unsorted."""
+    parts: list[tuple[np.ndarray, ...]] = []
+    for group, table in ((TOP, half.top), (INTERVAL, half.intervals)):
+        cell, rank = np.nonzero(table.window >= 0)
+        row = cell if group == TOP else cell // sizes.n_intervals
+        at = (table.window[cell, rank], table.position[cell, rank], table.values[cell, rank])
+        parts.append((row, np.full(len(row), group), rank, *at))
+    planned = half.planned
+    parts.append((planned.row, planned.group, planned.rank, planned.window, planned.position, planned.values))
+    row, group, rank, window, position, values = (np.concatenate(column) for column in zip(*parts, strict=True))
+    start = anchors.start(window, position)
+    anchor = position - start
+    value = values[np.arange(len(row)), anchor]
+    fires = value > state.units.thresholds[row]
+    interval = np.zeros(len(row), dtype=np.int64)
+    interval[fires] = interval_of(value[fires], state.splits["explain"].maximum[row[fires]], sizes.n_intervals)
+    return {
+        "index": state.units.units[row],
+        "group": group,
+        "interval": interval,
+        "rank": rank,
+        "window": window,
+        "start": start,
+        "anchor": anchor,
+        "activations": values,
+    }
+
+
+def _token_means(states: Mapping[str, ArmState]) -> dict[str, object]:
+    arms, indices, tokens, means = [], [], [], []
+    for arm, state in enumerate(states.values()):
+        row, column = np.nonzero(state.token_sums.T)
+        sums = state.token_sums[column, row] / state.steps[row].astype(np.float64)
+        arms.append(np.full(len(row), arm))
+        indices.append(state.units.units[row])
+        tokens.append(state.tokens[column])
+        means.append(sums / state.occurrences[column])
+    return {
+        "arm": (np.concatenate(arms), list(states)),
+        "index": np.concatenate(indices),
+        "token": np.concatenate(tokens),
+        "mean": np.concatenate(means),
+    }

@@ -1,0 +1,114 @@
+"""What a harvest is asked for, and what its stream gives."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float32, Int32
+
+from autointerp.records.unit import Group, Split
+
+SPLITS: tuple[Split, ...] = ("explain", "score")
+"""The splits in the order of their codes."""
+GROUPS: tuple[Group, ...] = ("top", "interval", "random", "out_of_context")
+"""The groups in the order in which a unit's excerpts are kept."""
+TOP, INTERVAL, RANDOM, OUT_OF_CONTEXT = range(len(GROUPS))
+TOP_TOKENS = 10
+"""Distinct tokens, at the anchors of a unit's top excerpts, that are sought out of context."""
+
+
+@runtime_checkable
+class Block(Protocol):
+    """Positive activations of one batch of windows, sorted by (window, position, unit); counted positions only."""
+
+    @property
+    def window(self) -> np.ndarray:
+        """Row of the windows, int32 of shape (entry)."""
+        ...
+
+    @property
+    def position(self) -> np.ndarray:
+        """Position in the window, int32 of shape (entry)."""
+        ...
+
+    @property
+    def unit(self) -> np.ndarray:
+        """Index in the arm's dictionary, int32 of shape (entry)."""
+        ...
+
+    @property
+    def value(self) -> np.ndarray:
+        """Activation, float32 of shape (entry), > 0."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LogitTokens:
+    """The tokens that each unit's direct path to the logits promotes and suppresses, strongest first."""
+
+    promoted: Int32[np.ndarray, "unit token"]
+    """Token ids of the highest logit weights, falling."""
+    promoted_weights: Float32[np.ndarray, "unit token"]
+    """Logits per unit of activation, the median over the vocabulary shifted to 0."""
+    suppressed: Int32[np.ndarray, "unit token"]
+    """Token ids of the lowest, rising."""
+    suppressed_weights: Float32[np.ndarray, "unit token"]
+    """Their weights."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArmUnits:
+    """The units of one arm that are harvested."""
+
+    units: np.ndarray
+    """Their indices in the arm's dictionary, strictly rising integers of shape (unit)."""
+    names: tuple[str, ...]
+    """What people read for each."""
+    thresholds: np.ndarray
+    """Activation above which each fires, floats of shape (unit); 0 for rectified units."""
+    logits: LogitTokens | None = None
+    """None where the site has no direct path to the logits."""
+
+    def __post_init__(self) -> None:
+        if not len(self.units) == len(self.names) == len(self.thresholds):
+            raise ValueError(f"{len(self.units)} units, {len(self.names)} names, {len(self.thresholds)} thresholds")
+        if (np.diff(self.units) <= 0).any():
+            raise ValueError("The units must rise strictly.")
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSizes:
+    """Excerpts kept per unit in one split."""
+
+    top: int
+    """Windows with the highest activations, at least 1."""
+    per_interval: int
+    """Windows of each activation interval."""
+    random: int
+    """Of the split's pool."""
+    out_of_context: int
+    """Occurrences of the unit's top tokens."""
+
+    def __post_init__(self) -> None:
+        if self.top < 1 or min(self.per_interval, self.random, self.out_of_context) < 0:
+            raise ValueError(f"A unit keeps at least one top excerpt, and no negative number of others: {self}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HarvestSizes:
+    """How much is kept of each unit."""
+
+    excerpt_tokens: int = 9
+    """Tokens of an excerpt: the anchor and 4 either side (Bricken et al. 2023)."""
+    n_intervals: int = 12
+    """Equal intervals of (0, explain maximum]."""
+    pool: int = 256
+    """Uniformly random excerpts per split, shared by all units."""
+    explain: SplitSizes = SplitSizes(top=20, per_interval=4, random=10, out_of_context=20)
+    """Kept of the explain split: twice what the protocols show, so that duplicates can be passed over."""
+    score: SplitSizes = SplitSizes(top=12, per_interval=4, random=20, out_of_context=40)
+    """Kept of the score split."""
+
+    def of(self, split: Split) -> SplitSizes:
+        """Excerpts kept of `split`."""
+        return self.explain if split == "explain" else self.score

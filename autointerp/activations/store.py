@@ -1,0 +1,246 @@
+"""The store that a harvest writes, read back unit by unit."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from autointerp.activations.layout import MANIFEST, VERSION, digest, file_of, schemas
+from autointerp.activations.plan import GROUPS, SPLITS, HarvestSizes, SplitSizes
+from autointerp.records.unit import Excerpt, LogitEffect, Pool, Split, SplitStatistics, Unit, UnitRecord
+from sae.corpus.windows import Windows
+from sae.errors import UserError
+
+_REMEDY = "Make it with `autointerp harvest`."
+
+
+@dataclass(frozen=True, slots=True)
+class Funnel:
+    """How many units of an arm can be evaluated, and why the others cannot; the reasons exclude each other."""
+
+    units: int
+    """Harvested."""
+    dead: int
+    """Never fire in the explain split."""
+    silent_in_score: int
+    """Fire there, but never in the score split."""
+    too_few: int
+    """Fire in both, but have fewer excerpts than needed in one of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """A directory that `harvest` wrote; columns are read when they are first asked for."""
+
+    directory: Path
+    """Where it lies."""
+    manifest: Mapping[str, Any]
+    """Its key, seed, sizes and counts."""
+
+    @classmethod
+    def open(cls, directory: Path) -> "Store":
+        """The store in `directory`. Raises `UserError` where there is none, or one that is malformed or incomplete."""
+        path = directory / MANIFEST
+        if not path.is_file():
+            raise UserError(f"{directory} holds no store of activations.", f"There is no {path}.", _REMEDY)
+        try:
+            store = cls(directory, json.loads(path.read_text(encoding="utf-8")))
+            if store.manifest["version"] != VERSION:
+                why = f"It has layout {store.manifest['version']}, this program reads {VERSION}."
+                raise UserError(f"{directory} was written by another version.", why, _REMEDY)
+            expected, files = schemas(store.sizes, store.manifest["context"]), store.manifest["files"]
+            rows = {name: files[name]["rows"] for name in expected}
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is malformed.", repr(error), _REMEDY) from error
+        for name, schema in expected.items():
+            _check_file(file_of(directory, name), schema, rows[name])
+        return store
+
+    @staticmethod
+    def is_complete(directory: Path, key: str) -> bool:
+        """Whether `directory` holds a whole store that was harvested under `key`."""
+        try:
+            return Store.open(directory).manifest.get("key") == key
+        except UserError:
+            return False
+
+    def verify(self) -> None:
+        """Raise `UserError` where a file's bytes are not those that were written."""
+        for name, facts in self.manifest["files"].items():
+            if digest(file_of(self.directory, name)) != facts["sha256"]:
+                raise UserError(f"{file_of(self.directory, name)} was changed or is damaged.", do=_REMEDY)
+
+    @property
+    def sizes(self) -> HarvestSizes:
+        """How much was kept of each unit."""
+        sizes: dict[str, Any] = dict(self.manifest["sizes"])
+        explain, score = SplitSizes(**sizes.pop("explain")), SplitSizes(**sizes.pop("score"))
+        return HarvestSizes(**sizes, explain=explain, score=score)
+
+    @cached_property
+    def windows(self) -> Windows:
+        """The corpus that was harvested."""
+        tokens, length, document, offset = (self._windows[n] for n in ("tokens", "length", "document", "offset"))
+        return Windows(tokens, length, document, offset, self.manifest["first"])
+
+    @property
+    def split(self) -> np.ndarray:
+        """Code of every window: 0 explain, 1 score, -1 in neither."""
+        return self._windows["split"]
+
+    @property
+    def cluster(self) -> np.ndarray:
+        """Cluster of every window's document."""
+        return self._windows["cluster"]
+
+    @cached_property
+    def vocabulary(self) -> list[str]:
+        """Displayed text of every token id."""
+        return pq.read_table(file_of(self.directory, "vocabulary"))["token"].to_pylist()
+
+    @cached_property
+    def units(self) -> tuple[Unit, ...]:
+        """Every unit, arm by arm, by index."""
+        columns = self._units
+        labels = [self.manifest["arms"][code] for code in columns["arm"]]
+        return tuple(Unit(*each) for each in zip(labels, columns["index"].tolist(), columns["name"], strict=True))
+
+    def record(self, unit: Unit) -> UnitRecord:
+        """What the harvest knows of `unit`. Raises `KeyError` for a unit that was not harvested."""
+        row = self._row[unit.arm, unit.index]
+        columns = self._units
+        tokens, means = (self._token_means[name][self._slice("token_means", row)] for name in ("token", "mean"))
+        return UnitRecord(
+            unit=self.units[row],
+            threshold=float(columns["threshold"][row]),
+            statistics={split: self._statistics(split, row) for split in SPLITS},
+            excerpts=self._record_excerpts(row),
+            promoted=self._effects("promoted", row),
+            suppressed=self._effects("suppressed", row),
+            token_means=dict(zip(tokens.tolist(), means.tolist(), strict=True)),
+        )
+
+    def pool(self, split: Split) -> Pool:
+        """The split's uniformly random excerpts."""
+        columns = self._columns("pool", SPLITS)
+        chosen = columns["split"] == SPLITS.index(split)
+        return Pool(*(columns[name][chosen] for name in ("window", "start", "cluster", "ids")))
+
+    def funnel(self, arm: str, fewest: int = 20) -> Funnel:
+        """How the units of `arm` fare when a unit needs `fewest` excerpts in each split."""
+        columns, excerpts = self._units, self._excerpts
+        mine = columns["arm"] == self.manifest["arms"].index(arm)
+        fired = [columns[f"{split}_fired"][mine] > 0 for split in SPLITS]
+        owner = np.repeat(np.arange(len(mine)), np.diff(self._borders["excerpts"]))
+        n = np.bincount(owner * len(SPLITS) + excerpts["split"], minlength=len(mine) * len(SPLITS))
+        few = (n.reshape(-1, len(SPLITS))[mine] < fewest).any(1)
+        both = fired[0] & fired[1]
+        return Funnel(*(int(which.sum()) for which in (mine, ~fired[0], fired[0] & ~fired[1], both & few)))
+
+    @cached_property
+    def _row(self) -> dict[tuple[str, int], int]:
+        return {(unit.arm, unit.index): row for row, unit in enumerate(self.units)}
+
+    @cached_property
+    def _windows(self) -> dict[str, np.ndarray]:
+        return self._columns("windows")
+
+    @cached_property
+    def _units(self) -> dict[str, Any]:
+        return self._columns("units", self.manifest["arms"])
+
+    @cached_property
+    def _excerpts(self) -> dict[str, np.ndarray]:
+        return self._columns("excerpts", self.manifest["arms"], SPLITS, GROUPS)
+
+    @cached_property
+    def _token_means(self) -> dict[str, np.ndarray]:
+        return self._columns("token_means", self.manifest["arms"])
+
+    @cached_property
+    def _borders(self) -> dict[str, np.ndarray]:
+        """For the tables sorted by unit, where each unit's rows begin, and where the last one's end."""
+        wide = {"units": self._units, "excerpts": self._excerpts, "token_means": self._token_means}
+        keys = {name: (table["arm"].astype(np.int64) << 32) + table["index"] for name, table in wide.items()}
+        return {
+            name: np.append(np.searchsorted(keys[name], keys["units"]), len(keys[name]))
+            for name in ("excerpts", "token_means")
+        }
+
+    def _slice(self, name: str, row: int) -> slice:
+        return slice(*self._borders[name][row : row + 2].tolist())
+
+    def _statistics(self, split: Split, row: int) -> SplitStatistics:
+        columns = self._units
+        return SplitStatistics(
+            tokens=self.manifest["tokens"][split],
+            fired=int(columns[f"{split}_fired"][row]),
+            maximum=float(columns[f"{split}_maximum"][row]),
+            mean=float(columns[f"{split}_mean"][row]),
+            interval_counts=tuple(columns[f"{split}_interval_counts"][row].tolist()),
+        )
+
+    def _record_excerpts(self, row: int) -> dict[Split, tuple[Excerpt, ...]]:
+        table, mine, text = self._excerpts, self._slice("excerpts", row), self.vocabulary
+        numbers = {name: table[name][mine].tolist() for name in ("window", "start", "anchor", "interval")}
+        clusters = self.cluster[table["window"][mine]].tolist()
+        found: dict[Split, list[Excerpt]] = {split: [] for split in SPLITS}
+        for i, (split, group, ids, activations) in enumerate(
+            zip(*(table[name][mine].tolist() for name in ("split", "group", "ids", "activations")), strict=True)
+        ):
+            found[SPLITS[split]].append(
+                Excerpt(
+                    window=numbers["window"][i],
+                    start=numbers["start"][i],
+                    cluster=clusters[i],
+                    ids=tuple(ids),
+                    tokens=tuple([text[id_] for id_ in ids]),
+                    activations=tuple(activations),
+                    anchor=numbers["anchor"][i],
+                    group=GROUPS[group],
+                    interval=numbers["interval"][i],
+                )
+            )
+        return {split: tuple(excerpts) for split, excerpts in found.items()}
+
+    def _effects(self, end: str, row: int) -> tuple[LogitEffect, ...]:
+        tokens, weights = (self._units[f"{end}_{name}"][row] for name in ("tokens", "weights"))
+        return tuple(LogitEffect(self.vocabulary[token], weight) for token, weight in zip(tokens, weights, strict=True))
+
+    def _columns(self, name: str, *labels: Any) -> dict[str, Any]:
+        """Every column as numpy; dictionary-coded ones become indices into `labels`, taken in the order of columns."""
+        table, coded = pq.read_table(file_of(self.directory, name)), iter(labels)
+        return {
+            field.name: _as_numpy(table[field.name], next(coded) if pa.types.is_dictionary(field.type) else ())
+            for field in table.schema
+        }
+
+
+def _as_numpy(column: pa.ChunkedArray, labels: Any) -> Any:
+    """One column: numbers as an array, fixed lists as a matrix, labels as codes, ragged lists and text as a list."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        whole = cast(pa.DictionaryArray, column.unify_dictionaries().combine_chunks())
+        place = np.array([labels.index(label) for label in whole.dictionary.to_pylist()], dtype=np.int64)
+        return place[whole.indices.to_numpy()]
+    if pa.types.is_fixed_size_list(kind):
+        return np.concatenate([chunk.flatten().to_numpy() for chunk in column.chunks]).reshape(-1, kind.list_size)
+    if pa.types.is_list(kind) or pa.types.is_string(kind):
+        return column.to_pylist()
+    return column.to_numpy()
+
+
+def _check_file(path: Path, schema: pa.Schema, rows: int) -> None:
+    try:
+        metadata = pq.read_metadata(path)
+        found = metadata.schema.to_arrow_schema()
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path} is missing or is no Parquet file.", str(error), _REMEDY) from error
+    if not found.equals(schema) or metadata.num_rows != rows:
+        raise UserError(f"{path} is not what the manifest says.", f"It has {metadata.num_rows} rows.", _REMEDY)

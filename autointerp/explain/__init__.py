@@ -1,0 +1,1 @@
+"""Explainers: from evidence to a text."""

@@ -1,0 +1,1 @@
+"""Calling language models: exact money, no answer paid twice."""

@@ -1,0 +1,88 @@
+"""Claude models, by the Messages API."""
+
+import json
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from autointerp.llm.faults import malformed, sdk_fault
+from autointerp.llm.provider import (
+    TIMEOUT,
+    Answer,
+    Body,
+    Sent,
+    Status,
+    address_of,
+    error_inside,
+    model_name,
+    parse_body,
+    reported_usage,
+)
+from autointerp.records.call import Request
+
+if TYPE_CHECKING:
+    import anthropic
+
+KEY = "ANTHROPIC_API_KEY"
+URL = "ANTHROPIC_BASE_URL"
+DEFAULT_URL = "https://api.anthropic.com"
+_CUT_OFF = ("max_tokens", "model_context_window_exceeded")
+
+
+class AnthropicProvider:
+    """Sends with the official SDK, its own retries off. No temperature: the API no longer has one."""
+
+    def __init__(self, key: str | None, base_url: str = DEFAULT_URL, timeout: float = TIMEOUT) -> None:
+        self.address = address_of(base_url)
+        self._key, self._base_url, self._timeout = key, base_url, timeout
+
+    @cached_property
+    def _client(self) -> "anthropic.AsyncAnthropic":
+        from anthropic import AsyncAnthropic
+
+        return AsyncAnthropic(api_key=self._key, base_url=self._base_url, max_retries=0, timeout=self._timeout)
+
+    def render(self, request: Request) -> Body:
+        """Everything that is sent and can change the answer."""
+        body: Body = {
+            "model": model_name(request),
+            "max_tokens": request.max_tokens,
+            "messages": [{"role": "user", "content": request.user}],
+        }
+        if request.system:
+            body["system"] = request.system
+        if request.schema:
+            body["output_config"] = {"format": {"type": "json_schema", "schema": json.loads(request.schema)}}
+        return body
+
+    async def send(self, request: Request) -> Sent:
+        """Send once, the system block marked for prompt caching. Raises `Fault`."""
+        from anthropic import APIError
+
+        body: dict[str, Any] = self.render(request)
+        if request.system:
+            body["system"] = [{"type": "text", "text": request.system, "cache_control": {"type": "ephemeral"}}]
+        try:
+            raw = await self._client.messages.with_raw_response.create(**body)
+        except APIError as error:
+            raise sdk_fault(error) from None
+        return Sent(parse_body(await raw.text()), raw.headers.get("request-id", ""))
+
+    def read(self, body: Body) -> Answer:
+        """What `body` says. Raises `Fault` where it says nothing."""
+        if fault := error_inside(body):
+            raise fault
+        content, stop = body.get("content"), body.get("stop_reason")
+        if not isinstance(content, list):
+            raise malformed("no content")
+        text = "".join(str(block.get("text", "")) for block in content if block.get("type") == "text")
+        status: Status = "answered" if text.strip() else "empty"
+        if stop in _CUT_OFF:
+            status = "truncated"
+        elif stop == "refusal":
+            status, text = "refusal", str((body.get("stop_details") or {}).get("category") or text or "no reason given")
+        return Answer(status, text, reported_usage(body, "anthropic", "default"), str(body.get("model", "")))
+
+    async def aclose(self) -> None:
+        """Close connections."""
+        if "_client" in self.__dict__:
+            await self._client.close()

@@ -1,0 +1,296 @@
+"""The path of a call: store, single flight, limits, reservation, provider, retries, settlement."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from autointerp.llm.answers import as_cached, outcome, pack, recall
+from autointerp.llm.faults import Fault, Sleep, retrying
+from autointerp.llm.limits import RequestsPerMinute
+from autointerp.llm.prices import NANO, Prices
+from autointerp.llm.progress import Progress
+from autointerp.llm.provider import Answer, Provider, Sent, answer_key
+from autointerp.llm.store import Store
+from autointerp.llm.tables import Account
+from autointerp.records.call import Reply, Request, Usage
+from autointerp.records.explanation import Failure
+from autointerp.seams import BudgetReached, Interrupted, Refused, Stop
+from sae.errors import UserError, nearest
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A request on its way."""
+
+    request: Request
+    provider: Provider
+    key: bytes
+    """Of the answer."""
+    item: bytes
+    """Of what is asked: the same for the second draw that an empty answer is given."""
+
+
+@dataclass(eq=False, slots=True)
+class _Flight:
+    """One request under way, for everyone who asked it."""
+
+    task: "asyncio.Task[Reply | Failure]"
+    waiters: int = 0
+
+
+class Client:
+    """Implements `seams.Model`. Make one with `open`; one event loop, one store, one run."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        run: str,
+        providers: Mapping[str, Provider],
+        prices: Prices,
+        concurrency: int,
+        requests_per_minute: int | None,
+        sleep: Sleep,
+    ) -> None:
+        self._store, self._run, self._providers, self._prices, self._sleep = store, run, providers, prices, sleep
+        self._slots = asyncio.Semaphore(concurrency)
+        self._rate = RequestsPerMinute(requests_per_minute)
+        self._flights: dict[bytes, _Flight] = {}
+        self._tasks: set[asyncio.Task[Reply | Failure]] = set()
+        self._stop: Stop | None = None
+        self._holding = 0
+        self._freed = asyncio.Event()
+        self._done, self._cached = 0, 0
+        self._hits: Counter[Account] = Counter()
+        self._retries: Counter[str] = Counter()
+        self._failed: Counter[str] = Counter()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        store_path: Path,
+        *,
+        run: str,
+        cap_nano: int | None,
+        providers: Mapping[str, Provider],
+        concurrency: int = 32,
+        requests_per_minute: int | None = None,
+        prices: Prices | None = None,
+        sleep: Sleep = asyncio.sleep,
+    ) -> AsyncGenerator["Client"]:
+        """A client for `run` on the store at `store_path`; `providers` by model, as `make_providers` gives them.
+
+        `cap_nano` is the most that all sessions of the run may commit together, in nano-dollars. Raises `UserError`
+        where a model has no price, or where another run uses the store.
+        """
+        prices = prices or Prices()
+        for model in providers:
+            prices.require(model)
+        store = Store.open(store_path)
+        client = cls(
+            store,
+            run=run,
+            providers=providers,
+            prices=prices,
+            concurrency=concurrency,
+            requests_per_minute=requests_per_minute,
+            sleep=sleep,
+        )
+        try:
+            await store.open_run(run, cap_nano)
+            yield client
+        finally:
+            await client.aclose()
+
+    async def answer(self, request: Request) -> Reply | Failure:
+        """The answer, from the store or paid for now; or why there is none.
+
+        An empty answer is asked for once more. Refused, truncated and empty answers were billed, so they are stored
+        too, and are failures. Raises `BudgetReached` where the next attempt could exceed the budget, `Refused` where
+        the provider refuses key, credit or model, `Interrupted` where the client is closing. A caller that is
+        cancelled leaves; where it was the last one, an attempt under way stays charged.
+        """
+        said, free = await self._shared(request, fresh=False)
+        if isinstance(said, Failure) and said.kind == "empty":
+            said, free = await self._shared(request, fresh=True)
+        self._done += 1
+        if free:
+            self._cached += 1
+            self._hits[self._account(request)] += 1
+        if isinstance(said, Failure):
+            self._failed[said.kind] += 1
+        return said
+
+    def progress(self) -> Progress:
+        """Where the run's calls stand."""
+        budget = self._store.budget(self._run)
+        committed, reserved, cap = (budget.committed, budget.reserved, budget.cap) if budget else (0, 0, None)
+        return Progress(
+            in_flight=len(self._flights),
+            done=self._done,
+            cached=self._cached,
+            spent=committed - reserved,
+            reserved=reserved,
+            cap=cap,
+            retries=dict(self._retries),
+            failed=dict(self._failed),
+        )
+
+    async def aclose(self) -> None:
+        """Break off what is under way (it stays charged), write everything, close connections."""
+        self._stop = self._stop or Interrupted("The client is closed.")
+        try:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            for provider in set(self._providers.values()):
+                with suppress(OSError, RuntimeError):
+                    await provider.aclose()
+            with suppress(Stop):
+                await self._store.add_hits(dict(self._hits))
+                await self._store.recover()
+        finally:
+            self._store.close()
+
+    async def _shared(self, request: Request, *, fresh: bool) -> tuple[Reply | Failure, bool]:
+        """From the store; else from the flight of the same request, which is started where there is none.
+
+        Second, whether it cost nothing now.
+        """
+        provider = self._providers.get(request.model)
+        if provider is None:
+            raise UserError(f"{request.model} was not opened.", do=nearest(request.model, self._providers))
+        item = answer_key(provider, request)
+        call = _Call(request, provider, answer_key(provider, request, fresh=True) if fresh else item, item)
+        if stored := self._store.answer(call.key):
+            return recall(provider, request, stored), True
+        flight = self._flights.get(call.key)
+        if flight is not None:
+            return as_cached(await self._wait(call.key, flight)), True
+        self._check()
+        return await self._wait(call.key, self._launch(call)), False
+
+    def _launch(self, call: _Call) -> _Flight:
+        key, task = call.key, asyncio.create_task(self._fly(call))
+        flight = self._flights[key] = _Flight(task)
+        self._tasks.add(task)
+
+        def land(task: "asyncio.Task[Reply | Failure]") -> None:
+            self._tasks.discard(task)
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+            if not task.cancelled():
+                task.exception()  # it may be that nobody waits for it any more
+
+        task.add_done_callback(land)
+        return flight
+
+    async def _wait(self, key: bytes, flight: _Flight) -> Reply | Failure:
+        """Wait without owning the flight; the last to leave ends it."""
+        flight.waiters += 1
+        try:
+            return await asyncio.shield(flight.task)
+        except asyncio.CancelledError:
+            me = asyncio.current_task()
+            if flight.task.cancelled() and me and not me.cancelling():
+                raise Interrupted("The client is closed.") from None
+            raise
+        finally:
+            flight.waiters -= 1
+            if not flight.waiters and not flight.task.done():
+                flight.task.cancel()
+                if self._flights.get(key) is flight:
+                    del self._flights[key]
+
+    async def _fly(self, call: _Call) -> Reply | Failure:
+        """Attempts at one request until one is answered; each goes through the limits and the budget again."""
+        async with self._slots:
+            try:
+                retry = retrying(lambda fault: self._retries.update([fault.kind]), self._sleep)
+                return await retry(self._attempt, call)
+            except Fault as fault:
+                if fault.stop:
+                    self._halt(Refused(f"{call.request.model}: {fault.message}"))
+                return Failure(call.request.stage, fault.kind, fault.message)
+
+    async def _attempt(self, call: _Call) -> Reply | Failure:
+        """Reserve, send, settle."""
+        self._check()
+        await self._rate.acquire()
+        bound = self._prices.bound(call.request)
+        attempt = await self._admit(call, bound)
+        try:
+            sent = await call.provider.send(call.request)
+            return await self._settle(attempt, call, bound, sent, call.provider.read(sent.body))
+        except Fault as fault:
+            end = self._store.mark_unknown if fault.billed else self._store.release
+            await end(attempt, fault.kind)
+            raise
+        except BaseException:
+            self._store.mark_unknown(attempt, "interrupted")
+            raise
+        finally:
+            self._let_go()
+
+    async def _admit(self, call: _Call, bound: int) -> int:
+        """Reserve `bound`, durably. Where the cap is too near, wait for the money of calls under way."""
+        while True:
+            self._check()
+            freed = self._freed
+            self._holding += 1
+            try:
+                attempt = await self._store.reserve(self._account(call.request), call.item, bound)
+            except BaseException:
+                self._let_go()
+                raise
+            if attempt is not None:
+                return attempt
+            self._holding -= 1
+            if not self._holding and not freed.is_set():
+                self._halt(BudgetReached(self._budget_message(bound)))
+            await freed.wait()
+
+    async def _settle(self, attempt: int, call: _Call, bound: int, sent: Sent, answer: Answer) -> Reply | Failure:
+        """Store the answer and pay; a bill above its bound stops the run, since no budget can hold against it."""
+        cost = self._prices.cost(call.request.model, answer.usage) if answer.usage else None
+        cost = bound if cost is None else cost
+        await self._store.settle(attempt, call.key, pack(sent, answer, cost), answer.usage or Usage(0, 0, 0, 0))
+        if cost > bound and self._stop is None:
+            dollars = f"{cost / NANO:.6f} dollars, where at most {bound / NANO:.6f} were possible"
+            self._stop = BudgetReached(f"{call.request.model} billed {dollars}: no budget can hold against it.")
+        return outcome(call.request, answer, cost)
+
+    def _account(self, request: Request) -> Account:
+        return Account(self._run, request.stage, request.model, request.arm)
+
+    def _let_go(self) -> None:
+        """Money may be free again: wake those who wait for it."""
+        self._holding -= 1
+        self._wake()
+
+    def _wake(self) -> None:
+        self._freed.set()
+        self._freed = asyncio.Event()
+
+    def _check(self) -> None:
+        if self._stop is not None:
+            raise self._stop
+
+    def _halt(self, stop: Stop) -> NoReturn:
+        """From now on nothing is sent."""
+        self._stop = self._stop or stop
+        self._wake()
+        raise self._stop
+
+    def _budget_message(self, bound: int) -> str:
+        progress = self.progress()
+        left = ((progress.cap or 0) - progress.spent) / NANO
+        return (
+            f"The budget is reached: {progress.spent / NANO:.6f} dollars are spent, {left:.6f} are left, and the next"
+            f" call could cost {bound / NANO:.6f}."
+        )

@@ -1,0 +1,150 @@
+"""The store of answers, attempts and budgets: one SQLite file, one writing process, every result durable."""
+
+import asyncio
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+
+from autointerp.llm import tables
+from autointerp.llm.ledger import LedgerRow, read_ledger
+from autointerp.llm.tables import Account, Budget, Stored
+from autointerp.llm.writer import Writer
+from autointerp.records.call import Usage
+from sae.errors import UserError
+
+_BUSY_SECONDS = 30.0
+
+
+class StoreReader:
+    """Reads a store, also while a run writes it."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    @classmethod
+    def open(cls, path: Path) -> "StoreReader":
+        """Open an existing store for reading; raises `UserError` where there is none."""
+        if not path.is_file():
+            raise UserError(f"There is no store of answers at {path}.", do="A run makes it at its first call.")
+        return cls(_connect(path))
+
+    def answer(self, key: bytes) -> Stored | None:
+        """The stored answer to the request with `key`, whatever its status."""
+        return tables.find_answer(self._connection, key)
+
+    def budget(self, run: str) -> Budget | None:
+        """The run's money, or None for a run that never called."""
+        return tables.read_budget(self._connection, run)
+
+    def ledger(self, run: str) -> list[LedgerRow]:
+        """What the run cost by stage, model and arm."""
+        return read_ledger(self._connection, run)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+
+class Store(StoreReader):
+    """Writes a store; at most one in the world per file.
+
+    Every method that returns a future has queued its write before it returns, and the write happens even where the
+    caller is cancelled; the future is done when the write is durable. Futures raise `Stop` where the file cannot be
+    written.
+    """
+
+    def __init__(self, reader: sqlite3.Connection, writer: Writer, lock: sqlite3.Connection) -> None:
+        super().__init__(reader)
+        self._writer, self._lock = writer, lock
+
+    @classmethod
+    def open(cls, path: Path) -> "Store":
+        """Open or make the store at `path`; attempts that a dead process left open become unknown.
+
+        Raises `UserError` where another run writes it, or it is no store.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = _lock(path)
+        except OSError as error:
+            raise UserError(f"The store of answers {path} cannot be made.", str(error)) from error
+        try:
+            connection = _connect(path)
+            connection.executescript(tables.SCHEMA)
+            tables.recover(connection)
+            return cls(_connect(path), Writer(connection), lock)
+        except sqlite3.Error as error:
+            lock.close()
+            raise UserError(f"The store of answers {path} cannot be written.", str(error)) from error
+        except UserError:
+            lock.close()
+            raise
+
+    def open_run(self, run: str, cap: int | None) -> "asyncio.Future[None]":
+        """Make the run's budget with `cap` nano-dollars (None: no limit), or give it a new cap."""
+        return self._writer.submit(lambda db: tables.open_run(db, run, cap))
+
+    def reserve(self, account: Account, key: bytes, bound: int) -> "asyncio.Future[int | None]":
+        """Hold `bound` for one attempt before it is sent: its id, or None where the cap does not allow it."""
+        return self._writer.submit(lambda db: tables.reserve(db, account, key, bound))
+
+    def settle(self, attempt: int, key: bytes, answer: Stored, usage: Usage) -> "asyncio.Future[None]":
+        """Store the answer, end the attempt and correct the budget, in one transaction."""
+        return self._writer.submit(lambda db: tables.settle(db, attempt, key, answer, usage))
+
+    def release(self, attempt: int, kind: str) -> "asyncio.Future[None]":
+        """End an attempt that was certainly not billed."""
+        return self._writer.submit(lambda db: tables.release(db, attempt, kind))
+
+    def mark_unknown(self, attempt: int, kind: str) -> "asyncio.Future[None]":
+        """End an attempt that may have been billed: it stays charged at its bound."""
+        return self._writer.submit(lambda db: tables.mark_unknown(db, attempt, kind))
+
+    def add_hits(self, hits: Mapping[Account, int]) -> "asyncio.Future[None]":
+        """Count answers that cost nothing."""
+        return self._writer.submit(lambda db: tables.add_hits(db, hits))
+
+    def recover(self) -> "asyncio.Future[int]":
+        """Charge what is still open; returns how many attempts that were."""
+        return self._writer.submit(tables.recover)
+
+    def close(self) -> None:
+        """Write what is queued and let other processes in."""
+        self._writer.close()
+        super().close()
+        self._lock.close()
+
+
+def _lock(path: Path) -> sqlite3.Connection:
+    """A lock that dies with its process: an exclusive transaction on an empty file beside the store."""
+    lock = sqlite3.connect(path.with_name(path.name + ".lock"), timeout=0, isolation_level=None)
+    try:
+        lock.execute("BEGIN EXCLUSIVE")
+    except sqlite3.Error as error:
+        lock.close()
+        why = "Two writers could pay for the same answer, and each would think the budget its own."
+        raise UserError(
+            f"Another run is using the store of answers {path}.", why, "Wait for it, or give --answers another file."
+        ) from error
+    return lock
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    try:
+        connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise UserError(f"The store of answers {path} cannot be opened.", str(error)) from error
+    try:
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "temp_store = MEMORY", "wal_autocheckpoint = 2000"):
+            connection.execute(f"PRAGMA {pragma}")
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        foreign = version == 0 and connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+        fault = "It holds other tables." if foreign else ""
+    except sqlite3.DatabaseError as error:
+        version, fault = 0, str(error)
+    if version > tables.VERSION:
+        fault = "A newer version of this program wrote it."
+    if fault:
+        connection.close()
+        raise UserError(f"{path} is no store of answers.", fault, "Give --answers another file.")
+    return connection

@@ -1,0 +1,85 @@
+"""The automated evaluation of Bricken et al. 2023, "Towards Monosemanticity"."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from autointerp import notation
+from autointerp.records.explanation import Evidence, EvidenceExcerpt, Failure
+from autointerp.records.unit import Excerpt, UnitRecord
+from autointerp.scorers.simulation import N_INTERVALS, GroupSizes, SimulationScorer, choose
+
+_EVIDENCE = GroupSizes(top=10, per_interval=2, random=5, out_of_context=10)
+_TRIAL = GroupSizes(top=6, per_interval=2, random=10, out_of_context=20)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Monosemanticity2023:
+    """49 excerpts of 9 tokens explain a unit, 60 others are predicted from the explanation; levels 0 to 9.
+
+    Scored by the Spearman correlation pooled over the 540 tokens. A unit with fewer than 20 excerpts of either kind
+    is dropped, with the reason.
+    """
+
+    name: str = "monosemanticity-2023"
+    """What configurations and tables call it."""
+    top_level: int = 9
+    """Highest level."""
+    excerpt_tokens: int = 9
+    """Tokens of an excerpt: the paper's anchor with 4 on either side."""
+    n_intervals: int = N_INTERVALS
+    """Equal activation intervals that are sampled besides the top excerpts."""
+    fewest: int = 20
+    """Excerpts, duplicates removed, below which a unit is dropped."""
+    evidence_sizes: GroupSizes = _EVIDENCE
+    """The 49 excerpts shown to the explainer."""
+    trial_sizes: GroupSizes = _TRIAL
+    """The 60 excerpts to be predicted."""
+    harvest_top: int = 20
+    """Top excerpts to harvest per split: more than are used, so that duplicates can be passed over."""
+    harvest_per_interval: int = 4
+    """Excerpts to harvest per interval and split, with the same to spare."""
+    harvest_random: int = 15
+    """Random excerpts to harvest per split, with some to spare."""
+    harvest_out_of_context: int = 30
+    """Excerpts of top tokens elsewhere to harvest per split, with some to spare."""
+    seed: int = 0
+    """Of the order of a trial's items and of the resamples behind intervals."""
+
+    def evidence(self, record: UnitRecord) -> Evidence | Failure:
+        """What the explainer sees of the unit: explain documents only, highest first, groups and intervals labelled.
+
+        A `Failure` (``dead``, ``too_few_excerpts``) where the unit never fires in them or has too few.
+        """
+        if not record.statistics["explain"].fired:
+            return Failure("evidence", "dead", "The unit never fires in the explain documents.")
+        chosen = choose(record.excerpts["explain"], self.evidence_sizes)
+        if len(chosen) < self.fewest:
+            message = f"{len(chosen)} explain excerpts; {self.fewest} are needed."
+            return Failure("evidence", "too_few_excerpts", message)
+        return Evidence(
+            excerpts=tuple(self._shown(excerpt, record.maximum) for excerpt in chosen),
+            promoted=record.promoted,
+            suppressed=record.suppressed,
+            top_level=self.top_level,
+        )
+
+    def scorer(self) -> SimulationScorer:
+        """Poses and scores the 60 excerpts."""
+        return SimulationScorer(sizes=self.trial_sizes, top_level=self.top_level, fewest=self.fewest, seed=self.seed)
+
+    def _shown(self, excerpt: Excerpt, maximum: float) -> EvidenceExcerpt:
+        levels = notation.quantise(np.array(excerpt.activations), maximum, self.top_level)
+        return EvidenceExcerpt(excerpt.tokens, tuple(levels.tolist()), _label(excerpt))
+
+
+def _label(excerpt: Excerpt) -> str:
+    match excerpt.group:
+        case "top":
+            return "top"
+        case "interval":
+            return f"interval {excerpt.interval} of {N_INTERVALS}"
+        case "random":
+            return "random"
+        case "out_of_context":
+            return "out of context"

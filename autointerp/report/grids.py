@@ -1,0 +1,112 @@
+"""A comparison as tables for people."""
+
+from autointerp.compare import Comparison, Contrast, Support
+from autointerp.records.trial import Undefined
+from autointerp.report.grid import Grid
+from autointerp.report.verdict import number
+from autointerp.statistics import Estimate
+
+
+def grids(comparison: Comparison) -> tuple[Grid, ...]:
+    """All tables: differences first, because they are the result."""
+    contrasts = [(contrast, _contrast_title(comparison, contrast)) for contrast in comparison.contrasts]
+    return (
+        *(_difference_grid(contrast, title) for contrast, title in contrasts),
+        *(_test_grid(contrast, f"Mann-Whitney: {title}") for contrast, title in contrasts),
+        _score_grid(comparison),
+        *(_interval_grid(comparison, contrast) for contrast in comparison.contrasts),
+        _funnel_grid(comparison),
+    )
+
+
+def _contrast_title(comparison: Comparison, contrast: Contrast) -> str:
+    title = f"{comparison.reference} - {contrast.baseline}"
+    match contrast.support, contrast.differences[comparison.headline].median:
+        case _, Undefined(reason):
+            return f"{title} ({reason})"
+        case Support(low, high, kept, lost), _:
+            counts = f"kept {kept[0]} and {kept[1]} units, left out {lost[0]} and {lost[1]}"
+            return f"{title} (densities {low:.2g} to {high:.2g}: {counts})"
+        case _:
+            return title
+
+
+def _difference_grid(contrast: Contrast, title: str) -> Grid:
+    columns = ("measure", "n", "difference of medians", "difference of means", "P(higher)")
+    rows = [
+        (
+            measure,
+            f"{difference.n[0]}, {difference.n[1]}",
+            *(_cell(difference.median, sign=True), _cell(difference.mean, sign=True), _cell(difference.superior)),
+        )
+        for measure, difference in contrast.differences.items()
+        if not isinstance(difference.median, Undefined)
+    ]
+    return Grid(title, columns, tuple(rows))
+
+
+def _test_grid(contrast: Contrast, title: str) -> Grid:
+    tests = {measure: difference.test for measure, difference in contrast.differences.items()}
+    rows = [
+        (measure, f"{test.u:.0f}", f"{test.p:.2g}", number(test.effect, sign=True))
+        for measure, test in tests.items()
+        if not isinstance(test, Undefined)
+    ]
+    return Grid(title, ("measure", "U", "p", "rank-biserial effect"), tuple(rows))
+
+
+def _score_grid(comparison: Comparison) -> Grid:
+    rows = [
+        (f"{arm.info.label}: {measure}", str(averages.n), _cell(averages.median), _cell(averages.mean))
+        for arm in comparison.arms
+        for measure, averages in arm.measures.items()
+    ]
+    return Grid("Scores", ("arm: measure", "n", "median", "mean"), tuple(rows))
+
+
+def _interval_grid(comparison: Comparison, contrast: Contrast) -> Grid:
+    arms = {arm.info.label: arm for arm in comparison.arms}
+    sides = arms[comparison.reference], arms[contrast.baseline]
+    rows = [
+        (
+            str(i),
+            *(cell for each in means for cell in (str(each.n), _cell(each.mean))),
+            _cell(difference, sign=True),
+        )
+        for i, (difference, *means) in enumerate(
+            zip(contrast.intervals, *(side.intervals for side in sides), strict=True), start=1
+        )
+    ]
+    columns = [cell for side in sides for cell in ("n", f"mean of {side.info.label}")]
+    title = f"{comparison.headline} by activation interval (1 weakest): {comparison.reference} - {contrast.baseline}"
+    return Grid(title, ("interval", *columns, "difference"), tuple(rows))
+
+
+def _funnel_grid(comparison: Comparison) -> Grid:
+    kinds = list(dict.fromkeys(kind for arm in comparison.arms for kind in arm.funnel.failed))
+    rows = [
+        (
+            arm.info.label,
+            *(
+                str(n)
+                for n in (arm.funnel.asked, arm.funnel.counted, *(arm.funnel.failed.get(kind, 0) for kind in kinds))
+            ),
+            *(str(n) for n in (arm.funnel.undefined, arm.funnel.scored)),
+            *(_percent(share) for share in (arm.constant_share, arm.missing_share)),
+        )
+        for arm in comparison.arms
+    ]
+    columns = ("arm", "asked", "counted", *kinds, "undefined", "scored", "constant prediction", "items missing")
+    return Grid("Units", columns, tuple(rows))
+
+
+def _cell(value: Estimate | Undefined, *, sign: bool = False) -> str:
+    match value:
+        case Undefined():
+            return "-"
+        case Estimate(estimate, low, high):
+            return f"{number(estimate, sign=sign)} [{number(low)}, {number(high)}]"
+
+
+def _percent(share: float | Undefined) -> str:
+    return "-" if isinstance(share, Undefined) else f"{share:.1%}"

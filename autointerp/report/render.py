@@ -1,0 +1,168 @@
+"""What commands print: a comparison, a cost estimate or a list of values, as a table, Markdown, JSON or CSV."""
+
+import csv
+import io
+import json
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, TypeAlias, assert_never
+
+from autointerp.compare import ArmSummary, Comparison
+from autointerp.config import Format
+from autointerp.llm.estimate import Estimate as CostEstimate
+from autointerp.records.trial import Undefined
+from autointerp.report.grid import Grid, as_markdown, as_table
+from autointerp.report.grids import grids
+from autointerp.report.verdict import verdict
+from autointerp.statistics import Estimate
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Plain: TypeAlias = "None | bool | int | float | str | list[Plain] | dict[str, Plain]"
+
+_CSV_COLUMNS = ("table", "arm", "baseline", "measure", "statistic", "n", "n_baseline", "value", "low", "high", "reason")
+_NANO = 1e9
+"""Nano-dollars per dollar."""
+
+
+def render(comparison: Comparison, output: Format, width: int = 120) -> str:
+    """`comparison` for standard output; `width` is the number of characters per line of a ``table``.
+
+    In a table the verdict and the differences come last, because a terminal shows the end.
+    """
+    match output:
+        case "table":
+            lines = (textwrap.fill(line, width) for line in verdict(comparison).splitlines())
+            return as_table(reversed(grids(comparison)), width) + "\n" + "\n".join(lines)
+        case "md":
+            said = verdict(comparison).replace("\n", "\n\n")
+            return "\n\n".join(["# Comparison", said, *map(as_markdown, grids(comparison))])
+        case "json":
+            return as_json(comparison)
+        case "csv":
+            rows = ([row.get(column, "") for column in _CSV_COLUMNS] for row in _csv_rows(comparison))
+            return _as_csv(_CSV_COLUMNS, rows)
+        case _:
+            assert_never(output)
+
+
+def render_estimate(rows: Sequence[CostEstimate], output: Format, width: int = 120) -> str:
+    """What a run will cost, by stage and model; money in dollars, as expected and at most (``csv``, ``json``: nano)."""
+    match output:
+        case "table" | "md":
+            cells = [_estimate_cells(row) for row in rows]
+            money = [sum(getattr(row, name) for row in rows) / _NANO for name in ("low", "expected", "upper")]
+            total = f"Total ${money[1]:.2f} (${money[0]:.2f} with prompt caching, at most ${money[2]:.2f})."
+            columns = ("stage", "model", "calls", "stored", "input tokens", "output tokens", "expected", "at most")
+            title = f"{total} Nothing was sent." if rows else "No language model is asked: no calls, $0."
+            grid = Grid(title, columns, tuple(cells))
+            return as_table([grid], width).rstrip() if output == "table" else as_markdown(grid)
+        case "json":
+            return as_json(rows)
+        case "csv":
+            names = [field.name for field in fields(CostEstimate)]
+            return _as_csv(names, ([getattr(row, name) for name in names] for row in rows))
+        case _:
+            assert_never(output)
+
+
+def render_values(values: Mapping[str, object], output: Format, width: int = 120) -> str:
+    """Named values, one per line."""
+    match output:
+        case "table" | "md":
+            shown = tuple(
+                (name, f"{value:.4g}" if isinstance(value, float) else str(value)) for name, value in values.items()
+            )
+            grid = Grid("Values", ("name", "value"), shown)
+            return as_table([grid], width).rstrip() if output == "table" else as_markdown(grid)
+        case "json":
+            return as_json(values)
+        case "csv":
+            return _as_csv(("name", "value"), values.items())
+        case _:
+            assert_never(output)
+
+
+def as_json(value: object) -> str:
+    """`plain` as indented text."""
+    return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def plain(value: object) -> Plain:
+    """`value` in JSON's own types at full precision; an `Undefined` is a null value with its reason."""
+    if isinstance(value, Undefined):
+        return {"value": None, "reason": value.reason}
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain_fields(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, str | bool | int | float) or value is None:
+        return value
+    if isinstance(value, Sequence):
+        return [plain(each) for each in value]
+    raise TypeError(f"{type(value).__name__} has no place in JSON")
+
+
+def _plain_fields(value: "DataclassInstance") -> Plain:
+    return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+
+
+def _estimate_cells(row: CostEstimate) -> tuple[str, ...]:
+    tokens = f"{row.input_expected:,}", f"{row.output_expected:,}"
+    money = f"${row.expected / _NANO:.2f}", f"${row.upper / _NANO:.2f}"
+    return row.stage, row.model, f"{row.calls:,}", f"{row.cached:,}", *tokens, *money
+
+
+def _as_csv(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return out.getvalue().rstrip("\n")
+
+
+def _csv_rows(comparison: Comparison) -> Iterator[dict[str, object]]:
+    for arm in comparison.arms:
+        yield from _csv_arm(arm)
+    for contrast in comparison.contrasts:
+        where = {"arm": comparison.reference, "baseline": contrast.baseline}
+        for measure, difference in contrast.differences.items():
+            row = {**where, "table": "differences", "measure": measure}
+            row |= {"n": difference.n[0], "n_baseline": difference.n[1]}
+            for name in ("median", "mean", "superior"):
+                yield {**row, "statistic": name, **_csv_value(getattr(difference, name))}
+            for name in ("u", "p", "effect"):
+                test = difference.test
+                value = test if isinstance(test, Undefined) else float(getattr(test, name))
+                yield {**row, "statistic": name, **_csv_value(value)}
+        for i, mean in enumerate(contrast.intervals, start=1):
+            row = {**where, "table": "difference by interval", "measure": f"interval_{i}"}
+            yield {**row, "statistic": "mean", **_csv_value(mean)}
+
+
+def _csv_arm(arm: ArmSummary) -> Iterator[dict[str, object]]:
+    where, funnel = {"arm": arm.info.label}, arm.funnel
+    counts = {"asked": funnel.asked, "counted": funnel.counted, **funnel.failed}
+    for name, n in {**counts, "undefined": funnel.undefined, "scored": funnel.scored}.items():
+        yield {**where, "table": "units", "statistic": name, "value": n}
+    for name, share in (("constant_share", arm.constant_share), ("missing_share", arm.missing_share)):
+        yield {**where, "table": "units", "statistic": name, **_csv_value(share)}
+    for measure, averages in arm.measures.items():
+        row = {**where, "table": "scores", "measure": measure, "n": averages.n}
+        yield {**row, "statistic": "median", **_csv_value(averages.median)}
+        yield {**row, "statistic": "mean", **_csv_value(averages.mean)}
+    for i, interval in enumerate(arm.intervals, start=1):
+        row = {**where, "table": "intervals", "measure": f"interval_{i}", "n": interval.n}
+        yield {**row, "statistic": "mean", **_csv_value(interval.mean)}
+
+
+def _csv_value(value: Estimate | Undefined | float) -> dict[str, object]:
+    match value:
+        case Undefined(reason):
+            return {"reason": reason}
+        case Estimate(estimate, low, high):
+            return {"value": estimate, "low": low, "high": high}
+        case _:
+            return {"value": value}

@@ -1,0 +1,1 @@
+"""Scorers: how a trial is posed and what its predictions are worth."""

@@ -1,0 +1,1 @@
+"""Simulators: from a text to predicted activations."""

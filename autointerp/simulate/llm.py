@@ -1,0 +1,181 @@
+"""A simulator that asks a language model, many items at a time."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import final
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from autointerp import notation
+from autointerp.prompts import ASKED_AGAIN, Prompt
+from autointerp.records.call import Reply, Request
+from autointerp.records.explanation import Explanation, Failure
+from autointerp.records.trial import Item, Prediction
+from autointerp.seams import Model
+
+ITEMS_PER_CALL = 20
+"""More would save little, since the shared prefix is cached, and would show the simulator more of the base rate."""
+TOP_LEVEL = 9
+"""Levels are single digits."""
+_ITEM_TOKENS = 48
+"""Answer tokens per item besides its levels: some twice what the item's JSON takes."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class LlmSimulator:
+    """Asks a language model for a string of digits per item; it sees the explanation and tokens, nothing else."""
+
+    model: Model
+    """Who answers."""
+    name: str
+    """``provider/model``."""
+    prompt: Prompt
+    """Version of the prompt ``simulate``."""
+    items_per_call: int = ITEMS_PER_CALL
+    """Most items in one call."""
+    arm: str = ""
+    """The arm that pays, for the ledger."""
+
+    async def simulate(self, explanation: Explanation, items: Sequence[Item]) -> Sequence[Prediction | Failure]:
+        """One result per item, in order, from concurrent calls.
+
+        Items whose answer cannot be read, or was cut off, are asked for once more, by themselves.
+        """
+        # Calls beside one that stops the run are paid for, so they are let through to the store of answers first.
+        answers = await asyncio.gather(
+            *(self._call(explanation, call) for call in packs(items, self.items_per_call)), return_exceptions=True
+        )
+        results: list[Prediction | Failure] = []
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+            results += answer
+        return results
+
+    async def _call(self, explanation: Explanation, items: Sequence[Item]) -> list[Prediction | Failure]:
+        results = await self._ask(explanation, items, replicate=0)
+        again = [
+            index for index, result in enumerate(results) if isinstance(result, Failure) and result.kind in ASKED_AGAIN
+        ]
+        if again:
+            second = await self._ask(explanation, [items[index] for index in again], replicate=1)
+            for index, result in zip(again, second, strict=True):
+                results[index] = result
+        return results
+
+    async def _ask(self, explanation: Explanation, items: Sequence[Item], replicate: int) -> list[Prediction | Failure]:
+        request = render_simulate(explanation, items, self.name, self.prompt, arm=self.arm, replicate=replicate)
+        reply = await self.model.answer(request)
+        if isinstance(reply, Failure):
+            return [replace(reply, stage="simulate")] * len(items)
+        return read_predictions(reply, items)
+
+
+def packs(items: Sequence[Item], items_per_call: int = ITEMS_PER_CALL) -> list[Sequence[Item]]:
+    """The items of each call, in order."""
+    return [items[start : start + items_per_call] for start in range(0, len(items), items_per_call)]
+
+
+def render_simulate(
+    explanation: Explanation, items: Sequence[Item], name: str, prompt: Prompt, *, arm: str = "", replicate: int = 0
+) -> Request:
+    """The request that asks model `name` to predict `items`, numbered from 1, from the explanation's text."""
+    return Request(
+        model=name,
+        system=_system(prompt),
+        user=prompt.user.substitute(explanation=explanation.text, items=_write_items(items)),
+        schema=prompt.schema,
+        max_tokens=sum(_ITEM_TOKENS + len(item.tokens) for item in items),
+        replicate=replicate,
+        stage="simulate",
+        arm=arm,
+    )
+
+
+def read_predictions(reply: Reply, items: Sequence[Item]) -> list[Prediction | Failure]:
+    """One result per item of the request that `reply` answers.
+
+    An item that is missing, predicted twice or given anything but one digit per token is a `Failure` (``invalid``).
+    A reply that breaks the schema, or names a number that was not asked, is one for all its items: where one number
+    is wrong, the others may be shifted.
+    """
+    try:
+        answers = _Answer.model_validate_json(reply.text).predictions
+    except ValidationError as error:
+        return [_invalid(f"Not the JSON asked for: {error.errors()[0]['msg']}.")] * len(items)
+    times = Counter(answer.item for answer in answers)
+    if unknown := sorted(times.keys() - set(range(1, len(items) + 1))):
+        return [_invalid(f"Items 1 to {len(items)} were asked, not {unknown[0]}.")] * len(items)
+    levels = {answer.item: answer.levels for answer in answers}
+    results: list[Prediction | Failure] = []
+    for number, item in enumerate(items, start=1):
+        read = notation.read_levels(levels.get(number, ""), len(item.tokens), TOP_LEVEL)
+        if times[number] != 1:
+            results.append(_invalid(f"Item {number} was predicted {times[number]} times."))
+        elif read is None:
+            results.append(_invalid(f"Item {number} needs {len(item.tokens)} digits, not {levels[number][:80]!r}."))
+        else:
+            results.append(Prediction(tuple(float(level) for level in read)))
+    return results
+
+
+def _invalid(message: str) -> Failure:
+    return Failure("simulate", "invalid", message)
+
+
+def _write_items(items: Sequence[Item]) -> str:
+    return "\n".join(
+        f"item {number} ({len(item.tokens)} tokens): {notation.join(item.tokens)}"
+        for number, item in enumerate(items, start=1)
+    )
+
+
+class _ItemAnswer(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    item: int
+    levels: str
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    predictions: list[_ItemAnswer]
+
+
+@dataclass(frozen=True, slots=True)
+class _Demonstration:
+    """An invented unit, predicted."""
+
+    explanation: str
+    """Of the unit."""
+    items: Sequence[tuple[str, str]]
+    """Tokens (as `notation.join` writes them) and levels."""
+
+
+_DEMONSTRATIONS = TypeAdapter(tuple[_Demonstration, ...])
+
+
+@cache
+def _system(prompt: Prompt) -> str:
+    demonstrations = _DEMONSTRATIONS.validate_json(prompt.demonstrations)
+    shown = (
+        f"Demonstration {number}\n{_write_demonstration(prompt, shown)}"
+        for number, shown in enumerate(demonstrations, start=1)
+    )
+    return prompt.system.substitute(demonstrations="\n\n".join(shown))
+
+
+def _write_demonstration(prompt: Prompt, demonstration: _Demonstration) -> str:
+    items = [Item(notation.split(line)) for line, _ in demonstration.items]
+    answer = _Answer(
+        predictions=[
+            _ItemAnswer(item=number, levels=levels) for number, (_, levels) in enumerate(demonstration.items, start=1)
+        ]
+    )
+    question = prompt.user.substitute(explanation=demonstration.explanation, items=_write_items(items))
+    return f"{question}\nAnswer: {answer.model_dump_json()}"

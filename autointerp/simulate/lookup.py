@@ -1,0 +1,23 @@
+"""A simulator that needs no language model: it reads a token table out of the explanation's text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from autointerp import notation
+from autointerp.records.explanation import Explanation, Failure
+from autointerp.records.trial import Item, Prediction
+
+
+@dataclass(frozen=True, slots=True)
+class LookupSimulator:
+    """Predicts each token's level from the table that the text writes (`notation.write_table`)."""
+
+    async def simulate(self, explanation: Explanation, items: Sequence[Item]) -> Sequence[Prediction | Failure]:
+        """One prediction per item, or one `Failure` (``unreadable``) per item where the text is no table."""
+        table = notation.read_table(explanation.text)
+        if table is None:
+            failure = Failure("simulate", "unreadable", f"Not a token table: {explanation.text[:80]!r}")
+            return [failure] * len(items)
+        entries, default = table
+        levels = dict(entries)
+        return [Prediction(tuple(levels.get(token, default) for token in item.tokens)) for item in items]

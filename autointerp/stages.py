@@ -1,0 +1,276 @@
+"""The stages as commands run them: each reads and writes one results directory."""
+
+import asyncio
+import dataclasses
+import itertools
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from autointerp import compare as comparing
+from autointerp.activations.harvest import harvest as harvest_arms
+from autointerp.activations.plan import ArmUnits, LogitTokens
+from autointerp.activations.source import StoreSource
+from autointerp.activations.store import Store
+from autointerp.config import Conduct, Format, RunConfig, load_run
+from autointerp.manifest import content_key, environment, read_manifest, timed, update_manifest
+from autointerp.notation import display
+from autointerp.pipeline import EndOfUnit, Evaluation, Run, admission_order, admit
+from autointerp.prompts import prompt_digests
+from autointerp.records.explanation import Failure
+from autointerp.records.outcome import ArmInfo, Outcome
+from autointerp.report import plots, tables, terminal
+from autointerp.report.render import render, render_estimate
+from autointerp.seams import BudgetReached, Interrupted
+from autointerp.spending import count_calls, ledger, open_client
+from autointerp.wiring import FEATURES, Arm, Setting, judges, load_setting, method
+from sae.errors import UserError, nearest
+from sae.features import stream_units
+from sae.logits import top_logits
+
+OK, FAILURE, PARTIAL, BUDGET, INTERRUPTED = 0, 1, 3, 4, 130
+HARVEST = "harvest"
+_JUDGE_STAGES = ("explain", "simulate")
+
+
+def run(config: RunConfig) -> int:
+    """The whole way, or with `dry_run` the count of what it would cost."""
+    directory = open_run(config)
+    source = _harvested(config, directory)
+    if config.dry_run:
+        return _dry_run(config, directory, source)
+    return _finish(config, directory, _judge(config, directory, source, "evaluate", lambda judged: judged.whole))
+
+
+def resume(directory: Path, conduct: Conduct) -> int:
+    """The same run again: what is harvested and what is paid for is not done twice."""
+    return run(_with_conduct(directory, conduct))
+
+
+def harvest(config: RunConfig) -> int:
+    """Only the first stage."""
+    directory = open_run(config)
+    source = _harvested(config, directory)
+    terminal.say(f"{len(source.units()):,} units are harvested in {directory / HARVEST}")
+    return OK
+
+
+def explain(directory: Path, conduct: Conduct) -> int:
+    """Only the explanations, into `explanations.parquet`."""
+    config = _with_conduct(directory, conduct)
+    source = _stored(directory)
+    done = _judge(config, directory, source, "explain", lambda judged: judged.explain)
+    tables.write_explanations(directory, done.outcomes)
+    return _end(config, directory, done)
+
+
+def score(directory: Path, conduct: Conduct) -> int:
+    """Simulate and score from the explanations on disk, then compare and report."""
+    config = _with_conduct(directory, conduct)
+    source = _stored(directory)
+    explanations = tables.read_explanations(directory)
+
+    def step(judged: Evaluation) -> EndOfUnit:
+        return lambda rank, unit: judged.score(rank, unit, explanations[unit])
+
+    missing = [unit for unit in source.units() if unit not in explanations]
+    if missing:
+        wrong = f"{len(missing)} of {len(source.units())} units have no explanation yet."
+        raise UserError(wrong, do=f"Run `autointerp explain {directory}` to its end first.")
+    return _finish(config, directory, _judge(config, directory, source, "score", step))
+
+
+def compare(directory: Path, output: Format) -> int:
+    """Compare again, from the scores on disk."""
+    load_run(directory)
+    rows = tables.read_outcomes(directory)
+    comparison = comparing.compare(rows.outcomes, rows.arms, rows.reference, rows.seed)
+    tables.write_tables(directory, rows.outcomes, comparison)
+    return _print(render(comparison, output))
+
+
+def report(directory: Path, output: Format) -> int:
+    """Draw the figures and write the summary again, from the scores on disk."""
+    load_run(directory)
+    rows = tables.read_outcomes(directory)
+    comparison = comparing.compare(rows.outcomes, rows.arms, rows.reference, rows.seed)
+    tables.write_tables(directory, rows.outcomes, comparison)
+    plots.write_plots(directory / "figures", rows.outcomes, comparison)
+    return _print(render(comparison, output))
+
+
+def show(directory: Path, name: str) -> int:
+    """Print one unit: `123` is a feature, `neurons:77+` a unit of another arm."""
+    load_run(directory)
+    source = _stored(directory)
+    arm, _, label = name.rpartition(":")
+    units = [unit for unit in source.units() if unit.arm == (arm or FEATURES)]
+    unit = next((unit for unit in units if unit.name == label), None)
+    if unit is None:
+        arms = sorted({unit.arm for unit in source.units()})
+        wrong = f"The run has no unit {name}."
+        raise UserError(wrong, f"Arms: {', '.join(arms)}.", nearest(label, [unit.name for unit in units][:5000]))
+    outcomes = tables.read_outcomes(directory).outcomes if (directory / tables.SCORES).exists() else ()
+    outcome = next((each for each in outcomes if each.unit == unit), None)
+    terminal.print_unit(source.record(unit), outcome)
+    return OK
+
+
+def open_run(config: RunConfig) -> Path:
+    """The results directory, made where it is missing; `UserError` where it holds a run with other numbers."""
+    key = content_key(config.identity())
+    directory = config.out or Path("results") / f"run-{key[:8]}"
+    saved = directory / "config.toml"
+    if saved.exists():
+        before, now = load_run(directory).identity(), config.identity()
+        changed = [f"{name}: {before[name]} there, {now[name]} here" for name in now if before[name] != now[name]]
+        if changed:
+            raise UserError(f"{directory} holds another run.", "; ".join(changed) + ".", "Give another --out.")
+    directory.mkdir(parents=True, exist_ok=True)
+    saved.write_text(config.to_toml(), encoding="utf-8")
+    return directory
+
+
+def _with_conduct(directory: Path, conduct: Conduct) -> RunConfig:
+    given = {name: getattr(conduct, name) for name in conduct.model_fields_set}
+    return load_run(directory).model_copy(update=given | {"out": directory})
+
+
+def _harvested(config: RunConfig, directory: Path) -> StoreSource:
+    """The store of the run, harvested where it is not there yet."""
+    with timed(directory, "load"):
+        setting = load_setting(config, terminal.say)
+    store = directory / HARVEST
+    update_manifest(
+        directory,
+        {
+            **environment(),
+            "configuration": config.model_dump(mode="json"),
+            "content": {
+                "subject": setting.subject.digest,
+                "corpus": setting.corpus.digest,
+                "prompts": dict(prompt_digests()),
+                "dictionaries": {arm.info.label: arm.digest for arm in setting.arms},
+            },
+            "arms": [dataclasses.asdict(arm.info) for arm in setting.arms],
+            "harvest": setting.key,
+        },
+    )
+    if not Store.is_complete(store, setting.key):
+        with timed(directory, HARVEST):
+            _harvest(setting, store)
+    return StoreSource(Store.open(store), setting.recompute)
+
+
+def _harvest(setting: Setting, out: Path) -> None:
+    windows, splits = setting.corpus.windows, setting.corpus.splits
+    places = {arm.info.label: (arm.site, arm.dictionary) for arm in setting.arms}
+    units = {arm.info.label: arm.units for arm in setting.arms}
+    with terminal.stage(HARVEST, 2 * len(windows), "windows") as advance:
+
+        def progress(stage: str, done: int, total: int) -> None:
+            advance(done if stage == "statistics" else total + done)
+
+        harvest_arms(
+            {arm.info.label: _arm_units(setting, arm) for arm in setting.arms},
+            windows,
+            splits.split,
+            splits.cluster,
+            [display(token) for token in setting.subject.token_bytes()],
+            lambda: stream_units(setting.subject, places, windows, units=units, batch=setting.config.batch),
+            out,
+            seed=setting.config.seed,
+            key=setting.key,
+            progress=progress,
+        )
+
+
+def _arm_units(setting: Setting, arm: Arm) -> ArmUnits:
+    names = arm.dictionary.names()
+    top = top_logits(setting.subject, arm.site, arm.dictionary)
+    logits = None
+    if top is not None:
+        logits = LogitTokens(
+            top.promoted[arm.units],
+            top.promoted_weights[arm.units],
+            top.suppressed[arm.units],
+            top.suppressed_weights[arm.units],
+        )
+    return ArmUnits(arm.units, tuple(names[i] for i in arm.units), arm.thresholds, logits)
+
+
+def _stored(directory: Path) -> StoreSource:
+    """The harvested store of a run, without its subject."""
+    return StoreSource(Store.open(directory / HARVEST), None)
+
+
+def _dry_run(config: RunConfig, directory: Path, source: StoreSource) -> int:
+    order = admission_order(source.units(), config.seed)
+    rows = count_calls(config, directory, order, source, method(config))
+    return _print(render_estimate(rows, config.format))
+
+
+def _judge(
+    config: RunConfig, directory: Path, source: StoreSource, stage: str, step: Callable[[Evaluation], EndOfUnit]
+) -> Run:
+    """Bring every unit to its end by `step`, in the admission order, with the progress on stderr."""
+    order = admission_order(source.units(), config.seed)
+
+    async def judge() -> Run:
+        async with open_client(config, directory, content_key(config.identity())) as client:
+            judged = Evaluation(source, method(config), judges(config, sorted({unit.arm for unit in order}), client))
+            with terminal.stage(stage, len(order), "units") as advance:
+                ended = itertools.count(1)
+
+                def on_outcome(_: Outcome) -> None:
+                    advance(next(ended), terminal.money(client.progress()) if client else "")
+
+                at_once = config.concurrency if client else 1
+                return await admit(order, step(judged), at_once=at_once, on_outcome=on_outcome)
+
+    with timed(directory, stage):
+        return asyncio.run(judge())
+
+
+def _finish(config: RunConfig, directory: Path, done: Run) -> int:
+    """Compare, report and print what has ended, however it ended."""
+    arms = [ArmInfo(**arm) for arm in read_manifest(directory)["arms"]]  # type: ignore[union-attr]
+    if done.outcomes:
+        with timed(directory, "report"):
+            comparison = comparing.compare(done.outcomes, arms, FEATURES, config.seed)
+            tables.write_tables(directory, done.outcomes, comparison)
+            plots.write_plots(directory / "figures", done.outcomes, comparison)
+        _print(render(comparison, config.format))
+    return _end(config, directory, done)
+
+
+def _end(config: RunConfig, directory: Path, done: Run) -> int:
+    """Write how the run ended into the manifest, say it, and give the exit code."""
+    kinds = Counter(
+        f"{each.unit.arm}/{each.result.stage}/{each.result.kind}"
+        for each in done.outcomes
+        if isinstance(each.result, Failure)
+    )
+    calls = [dataclasses.asdict(row) for row in ledger(config, directory, content_key(config.identity()))]
+    status = "complete" if done.stop is None else type(done.stop).__name__
+    units = {"asked": done.asked, "ended": len(done.outcomes)}
+    update_manifest(directory, {"status": status, "units": units, "failures": dict(kinds), "calls": calls})
+    if done.stop is not None:
+        terminal.say(f"{done.stop} {units['ended']:,} of {done.asked:,} units have ended and are saved.")
+        terminal.say(f"Go on with: autointerp resume {directory}")
+    match done.stop:
+        case None:
+            failed = sum(n for kind, n in kinds.items() if kind.split("/")[1] in _JUDGE_STAGES)
+            terminal.say(f"Results are in {directory}.")
+            return PARTIAL if failed else OK
+        case BudgetReached():
+            return BUDGET
+        case Interrupted():
+            return INTERRUPTED
+        case _:
+            return FAILURE
+
+
+def _print(text: str) -> int:
+    print(text)  # noqa: T201
+    return OK

@@ -1,0 +1,246 @@
+"""Correlations, intervals and tests, as pure functions of numpy arrays.
+
+Correlations take the truth first: they are undefined (None) where the truth is constant, and 0 where only the
+prediction is.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Int64
+from scipy import stats
+
+from autointerp.records.trial import Undefined
+
+FEWEST = 6
+"""Values (or clusters) below which there is no 95 % interval: under six, not even the whole range of a sample covers
+its median that often (1 - 2 / 2**5 = 0.94)."""
+_TAIL = 0.025
+_FLAT = 1e-12
+"""Variance, relative to the mean square, at which a resample is constant but for rounding."""
+_CELLS = 1 << 20
+"""Numbers that a bootstrap holds at one time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A 95 % interval."""
+
+    low: float
+    """Lower end."""
+    high: float
+    """Upper end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number with a 95 % percentile bootstrap interval over units."""
+
+    value: float
+    """Computed from the sample itself."""
+    low: float
+    """Lower end."""
+    high: float
+    """Upper end."""
+
+
+@dataclass(frozen=True, slots=True)
+class MannWhitney:
+    """Two-sided Mann-Whitney test of two independent samples."""
+
+    u: float
+    """Pairs in which the first sample's value is the higher, ties counted half."""
+    p: float
+    """Two-sided p-value."""
+    effect: float
+    """Rank-biserial correlation, -1 to 1: 2 P(X > Y) + P(X = Y) - 1."""
+
+
+def ranks(
+    values: Float[np.ndarray, "*shape"], weights: Float[np.ndarray, "*shape"] | None = None
+) -> Float[np.ndarray, "*shape"]:
+    """Ranks with ties averaged, counted from one half: the weight below a value plus half of the weight at it.
+
+    With whole weights they are, but for a constant, the average ranks of a sample in which each value is repeated
+    as often as its weight says; without weights each counts once.
+    """
+    flat = None if weights is None else weights.ravel()
+    _, place = np.unique(values.ravel(), return_inverse=True)
+    at = np.bincount(place, flat)
+    return (np.cumsum(at) - at / 2)[place].reshape(values.shape)
+
+
+def pearson(
+    truth: Float[np.ndarray, "*shape"],
+    prediction: Float[np.ndarray, "*shape"],
+    weights: Float[np.ndarray, "*shape"] | None = None,
+) -> float | None:
+    """Pearson correlation over all elements, each counted by its weight (all the same without `weights`)."""
+    weights = np.ones(truth.shape) if weights is None else weights
+    x, y = _centred(truth, weights), _centred(prediction, weights)
+    if x is None:
+        return None
+    if y is None:
+        return 0.0
+    covariance, x_variance, y_variance = ((weights * a * b).sum() for a, b in ((x, y), (x, x), (y, y)))
+    return float(np.clip(covariance / np.sqrt(x_variance * y_variance), -1, 1))
+
+
+def spearman(
+    truth: Float[np.ndarray, "*shape"],
+    prediction: Float[np.ndarray, "*shape"],
+    weights: Float[np.ndarray, "*shape"] | None = None,
+) -> float | None:
+    """Spearman correlation: Pearson's of the ranks, weighted both times where there are `weights`."""
+    return pearson(ranks(truth, weights), ranks(prediction, weights), weights)
+
+
+def _centred(values: np.ndarray, weights: np.ndarray) -> np.ndarray | None:
+    """`values` less their weighted mean and scaled to at most 1, or None where they are constant."""
+    counted = values[weights > 0]
+    if not counted.size or counted.min() == counted.max():
+        return None
+    centred = values - (weights * values).sum() / weights.sum()
+    return centred / np.abs(centred).max()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClusterDraws:
+    """Bootstrap resamples of document clusters, drawn once for all measures of one trial."""
+
+    clusters: Int[np.ndarray, " item"]
+    """Cluster of each item."""
+    times: Float[np.ndarray, "resample item"]
+    """How often a resample has the item's cluster."""
+
+    def at(self, chosen: Bool[np.ndarray, " item"]) -> "ClusterDraws":
+        """The same resamples, seen on the chosen items only."""
+        return ClusterDraws(self.clusters[chosen], self.times[:, chosen])
+
+
+def draw_clusters(clusters: Int[np.ndarray, " item"], rng: np.random.Generator, resamples: int = 200) -> ClusterDraws:
+    """Resample whole clusters with replacement: as many draws as there are clusters."""
+    names, place = np.unique(clusters, return_inverse=True)
+    n = len(names)
+    times = _times(rng.integers(n, size=(resamples, n)))
+    return ClusterDraws(clusters, times[:, place].astype(np.float64))
+
+
+def cluster_interval(
+    truth: Float[np.ndarray, "item token"],
+    prediction: Float[np.ndarray, "item token"],
+    draws: ClusterDraws,
+    weights: Float[np.ndarray, "item token"] | None = None,
+) -> Interval:
+    """95 % percentile interval of `pearson` over resampled clusters.
+
+    Given ranks, it is the interval of Spearman's: ranks are then those of the full sample in every resample, so that
+    six sums per item and one matrix product are all it takes. A resample with a constant prediction counts 0, one
+    with a constant truth is left out. Where clusters are fewer than `FEWEST`, or no resample is left, the interval is
+    from -1 to 1: nothing is known.
+    """
+    weights = np.ones(truth.shape) if weights is None else weights
+    x, y = _centred(truth, weights), _centred(prediction, weights)
+    if x is None or len(set(draws.clusters.tolist())) < FEWEST:
+        return Interval(-1.0, 1.0)
+    y = np.zeros(truth.shape) if y is None else y
+    wx, wy = weights * x, weights * y
+    sums = np.stack([weights, wx, wy, wx * x, wy * y, wx * y]).sum(axis=-1)
+    n, sx, sy, sxx, syy, sxy = sums @ draws.times.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        x_variance, y_variance, covariance = sxx - sx**2 / n, syy - sy**2 / n, sxy - sx * sy / n
+        defined = x_variance > _FLAT * sxx
+        resampled = np.where(y_variance > _FLAT * syy, covariance / np.sqrt(x_variance * y_variance), 0.0)[defined]
+    return _percentiles(np.clip(resampled, -1, 1)) if len(resampled) else Interval(-1.0, 1.0)
+
+
+def _percentiles(resampled: np.ndarray) -> Interval:
+    ordered = np.sort(resampled)
+    outside = int(_TAIL * len(ordered))
+    return Interval(float(ordered[outside]), float(ordered[len(ordered) - 1 - outside]))
+
+
+Average: TypeAlias = Literal["median", "mean"]
+
+_AVERAGES: dict[Average, Callable[..., np.ndarray]] = {"median": np.median, "mean": np.mean}
+
+
+def bootstrap_interval(
+    values: Float[np.ndarray, " unit"], average: Average, rng: np.random.Generator, resamples: int = 2000
+) -> Estimate | Undefined:
+    """Median or mean over units with its interval; `Undefined` below `FEWEST` units."""
+    if few := _too_few(values):
+        return few
+    interval = _percentiles(_resampled(values, average, rng, resamples))
+    return Estimate(float(_AVERAGES[average](values)), interval.low, interval.high)
+
+
+def bootstrap_difference(
+    x: Float[np.ndarray, " first"],
+    y: Float[np.ndarray, " second"],
+    average: Average,
+    rng: np.random.Generator,
+    resamples: int = 2000,
+) -> Estimate | Undefined:
+    """Median or mean of `x` less that of `y`, two independent samples; `Undefined` below `FEWEST` units in either."""
+    if few := _too_few(x) or _too_few(y):
+        return few
+    resampled = _resampled(x, average, rng, resamples) - _resampled(y, average, rng, resamples)
+    interval = _percentiles(resampled)
+    return Estimate(float(_AVERAGES[average](x) - _AVERAGES[average](y)), interval.low, interval.high)
+
+
+def probability_superior(
+    x: Float[np.ndarray, " first"], y: Float[np.ndarray, " second"], rng: np.random.Generator, resamples: int = 2000
+) -> Estimate | Undefined:
+    """P(X > Y) + P(X = Y) / 2 for a random unit of each sample; `Undefined` below `FEWEST` in either."""
+    if few := _too_few(x) or _too_few(y):
+        return few
+    ordered = np.sort(y)
+    below, up_to = np.searchsorted(ordered, x, "left"), np.searchsorted(ordered, x, "right")
+    parts: list[np.ndarray] = []
+    width = len(x) + len(y)
+    for rows, columns in zip(
+        _indices(len(x), rng, resamples, width), _indices(len(y), rng, resamples, width), strict=True
+    ):
+        under = np.pad(np.cumsum(_times(columns), axis=1), ((0, 0), (1, 0)))
+        pairs = np.take_along_axis(under, below[rows], 1) + np.take_along_axis(under, up_to[rows], 1)
+        parts.append(pairs.mean(axis=1) / (2 * len(y)))
+    interval = _percentiles(np.concatenate(parts))
+    return Estimate(float((below + up_to).mean() / (2 * len(y))), interval.low, interval.high)
+
+
+def mann_whitney(x: Float[np.ndarray, " first"], y: Float[np.ndarray, " second"]) -> MannWhitney | Undefined:
+    """Mann-Whitney test that `x` and `y` are alike; `Undefined` where either is empty."""
+    if not len(x) or not len(y):
+        return Undefined("one of the samples is empty")
+    result = stats.mannwhitneyu(x, y, alternative="two-sided")
+    u = float(result.statistic)
+    return MannWhitney(u, float(result.pvalue), 2 * u / (len(x) * len(y)) - 1)
+
+
+def _too_few(values: np.ndarray) -> Undefined | None:
+    return Undefined(f"{len(values)} units; an interval needs {FEWEST}") if len(values) < FEWEST else None
+
+
+def _resampled(values: np.ndarray, average: Average, rng: np.random.Generator, resamples: int) -> np.ndarray:
+    blocks = _indices(len(values), rng, resamples, len(values))
+    return np.concatenate([_AVERAGES[average](values[block], axis=1) for block in blocks])
+
+
+def _times(drawn: Int64[np.ndarray, "resample n"]) -> Int64[np.ndarray, "resample n"]:
+    """How often each row draws each of 0 to n - 1."""
+    resamples, n = drawn.shape
+    cells = drawn + n * np.arange(resamples)[:, None]
+    return np.bincount(cells.ravel(), minlength=resamples * n).reshape(resamples, n)
+
+
+def _indices(
+    n: int, rng: np.random.Generator, resamples: int, width: int
+) -> Iterator[Int64[np.ndarray, "resample unit"]]:
+    """Draws of `n` out of `n` with replacement, in blocks of at most `_CELLS` numbers at `width` numbers a draw."""
+    at_once = max(1, _CELLS // width)
+    for begin in range(0, resamples, at_once):
+        yield rng.integers(n, size=(min(at_once, resamples - begin), n))

@@ -1,0 +1,1 @@
+"""Autoencoders as dictionaries: what each computes, without how it is trained."""

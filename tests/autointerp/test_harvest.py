@@ -1,0 +1,226 @@
+"""What a harvest keeps is what a look at the dense activations gives."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autointerp.activations.harvest import harvest
+from autointerp.activations.passes import interval_of
+from autointerp.activations.plan import ArmUnits, SplitSizes
+from autointerp.activations.store import Store
+from autointerp.records.unit import Excerpt, Split, UnitRecord
+from tests.autointerp.harvests import SMALL, VOCABULARY, World, batches_of, world
+
+SEEDS = range(4)
+CODE: dict[Split, int] = {"explain": 0, "score": 1}
+N = SMALL.n_intervals
+
+
+@pytest.fixture(scope="module")
+def harvested(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[World, Store]]:
+    worlds = [world(seed, first=seed % 2) for seed in SEEDS]
+    return [(made, made.harvest(tmp_path_factory.mktemp("store"), batches_of(40, 9))) for made in worlds]
+
+
+def _each(harvested: list[tuple[World, Store]]) -> list[tuple[World, UnitRecord, np.ndarray, np.ndarray]]:
+    """World, record, dense activations and where they fire, for every unit of every world."""
+    return [
+        (made, store.record(unit), made.dense[unit.arm][..., unit.index], made.fires(unit.arm, unit.index))
+        for made, store in harvested
+        for unit in store.units
+    ]
+
+
+def _group(record: UnitRecord, split: Split, group: str) -> list[Excerpt]:
+    return [excerpt for excerpt in record.excerpts[split] if excerpt.group == group]
+
+
+def _fits(made: World) -> np.ndarray:
+    return made.windows.length - made.windows.first >= SMALL.excerpt_tokens
+
+
+@given(st.integers(0, 1000), st.integers(1, 41))
+def test_batches_and_their_order_do_not_matter(tmp_path_factory: pytest.TempPathFactory, seed: int, size: int) -> None:
+    """The files are the same bytes for any batch size and any order of the batches."""
+    made, digests = world(seed, n_windows=24, n_units=4), []
+    shuffled = batches_of(24, size)
+    np.random.default_rng(seed).shuffle(shuffled)  # type: ignore[arg-type]
+    for batches in (None, shuffled):
+        out = tmp_path_factory.mktemp("store")
+        made.harvest(out, batches)
+        digests.append({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in out.iterdir()})
+    assert digests[0] == digests[1]
+
+
+def test_statistics_are_those_of_the_dense_activations(harvested: list[tuple[World, Store]]) -> None:
+    """Counts are exact; the mean is exact to 2^-24 of the maximum; intervals hold every firing position."""
+    for made, record, dense, fires in _each(harvested):
+        for split, code in CODE.items():
+            counted = made.windows.counted() & (made.split == code)[:, None]
+            firing = fires & counted
+            found = record.statistics[split]
+            assert found.tokens == counted.sum()
+            assert found.fired == firing.sum()
+            assert found.maximum == dense[firing].max(initial=0)
+            assert found.mean == pytest.approx(dense[counted].astype(np.float64).mean(), abs=2**-23 * 10)
+            intervals = interval_of(dense[firing], np.float32(record.maximum), N)
+            assert found.interval_counts == tuple(np.bincount(intervals, minlength=N + 1)[1:])
+            assert sum(found.interval_counts) == found.fired
+
+
+def test_top_excerpts_are_the_highest_of_distinct_windows(harvested: list[tuple[World, Store]]) -> None:
+    """Falling activation, ties by window and position, one per window, exactly as brute force finds them."""
+    for made, record, dense, fires in _each(harvested):
+        for split, code in CODE.items():
+            able = fires & ((made.split == code) & _fits(made))[:, None]
+            expected: list[tuple[int, int]] = []
+            for window, position in sorted(np.argwhere(able).tolist(), key=lambda at: (-dense[at[0], at[1]], *at)):
+                if window not in {w for w, _ in expected}:
+                    expected.append((window, position))
+            top = _group(record, split, "top")
+            assert [(e.window, e.start + e.anchor) for e in top] == expected[: getattr(SMALL, split).top]
+
+
+def test_activations_are_gathered_from_where_the_excerpt_is(harvested: list[tuple[World, Store]]) -> None:
+    """Every excerpt has the dense activations, ids and cluster of its place, in its own split, on real tokens."""
+    for made, record, dense, fires in _each(harvested):
+        windows = made.windows
+        for split, code in CODE.items():
+            assert record.excerpts[split]
+            for excerpt in record.excerpts[split]:
+                at = np.arange(excerpt.start, excerpt.start + SMALL.excerpt_tokens)
+                assert made.split[excerpt.window] == code
+                assert windows.counted()[excerpt.window, at].all()
+                assert excerpt.ids == tuple(windows.tokens[excerpt.window, at])
+                assert excerpt.tokens == tuple(f"t{i}" for i in excerpt.ids)
+                assert excerpt.activations == tuple(dense[excerpt.window, at])
+                assert excerpt.cluster == made.cluster[excerpt.window]
+                anchor = at[excerpt.anchor]
+                assert (excerpt.interval > 0) == fires[excerpt.window, anchor]
+                centred = excerpt.anchor == SMALL.excerpt_tokens // 2
+                assert centred or at[0] == windows.first or at[-1] == windows.length[excerpt.window] - 1
+
+
+def test_interval_members_lie_in_their_interval(harvested: list[tuple[World, Store]]) -> None:
+    """As many windows as reach the interval, up to the size asked; each anchor's activation lies in it."""
+    for made, record, dense, fires in _each(harvested):
+        for split, code in CODE.items():
+            sampled = _group(record, split, "interval")
+            able = fires & ((made.split == code) & _fits(made))[:, None]
+            for interval in range(1, N + 1):
+                low, high = (record.maximum * i / N for i in (interval - 1, interval))
+                high = np.inf if interval == N else high
+                mine = [e for e in sampled if e.interval == interval]
+                windows = np.flatnonzero((able & (dense > low + 1e-5) & (dense <= high - 1e-5)).any(1))
+                assert len(mine) >= min(len(windows), getattr(SMALL, split).per_interval)
+                assert len({e.window for e in mine}) == len(mine) <= getattr(SMALL, split).per_interval
+                for excerpt in mine:
+                    assert low - 1e-5 <= excerpt.activations[excerpt.anchor] <= high + 1e-5
+            assert [e.interval for e in sampled] == sorted(e.interval for e in sampled)
+
+
+def test_random_excerpts_come_from_the_shared_pool(harvested: list[tuple[World, Store]]) -> None:
+    """Distinct members of the split's pool, as many as asked, and not the same for every unit."""
+    for made, store in harvested:
+        for split, code in CODE.items():
+            pool = store.pool(split)
+            assert len(pool.window) == SMALL.pool
+            assert (made.split[pool.window] == code).all()
+            assert (pool.cluster == made.cluster[pool.window]).all()
+            at = pool.start[:, None] + np.arange(SMALL.excerpt_tokens)
+            assert (pool.ids == made.windows.tokens[pool.window[:, None], at]).all()
+            members = set(zip(pool.window.tolist(), pool.start.tolist(), strict=True))
+            chosen = {
+                unit: tuple((e.window, e.start) for e in _group(store.record(unit), split, "random"))
+                for unit in store.units
+            }
+            assert all(len(each) == getattr(SMALL, split).random and set(each) <= members for each in chosen.values())
+            assert len(set(chosen.values())) > len(chosen) // 2
+
+
+def test_out_of_context_excerpts_are_the_top_tokens_elsewhere(harvested: list[tuple[World, Store]]) -> None:
+    """Their anchors are the explain split's top tokens in turn, in windows that are not among the split's tops."""
+    for made, record, _, _ in _each(harvested):
+        top_tokens = list(dict.fromkeys(e.ids[e.anchor] for e in _group(record, "explain", "top")))
+        for split, code in CODE.items():
+            top_windows = {e.window for e in _group(record, split, "top")}
+            able = made.windows.counted() & ((made.split == code) & _fits(made))[:, None]
+            able[list(top_windows)] = False
+            tokens = made.windows.tokens[able]
+            elsewhere = {token: int((tokens == token).sum()) for token in top_tokens}
+            found = _group(record, split, "out_of_context")
+            anchors = [e.ids[e.anchor] for e in found]
+            assert len({(e.window, e.start + e.anchor) for e in found}) == len(found)
+            assert not top_windows & {e.window for e in found}
+            expected = [token for turn in range(99) for token in top_tokens if elsewhere[token] > turn]
+            assert anchors == expected[: getattr(SMALL, split).out_of_context]
+
+
+def test_token_means_are_those_of_the_whole_explain_split(harvested: list[tuple[World, Store]]) -> None:
+    """The mean over all occurrences of a token, firing or not; tokens without activation are absent."""
+    for made, record, dense, _ in _each(harvested):
+        explain = made.windows.counted() & (made.split == 0)[:, None]
+        for token in range(VOCABULARY):
+            values = dense[explain & (made.windows.tokens == token)]
+            mean = values.astype(np.float64).mean() if len(values) else 0.0
+            assert (token in record.token_means) == bool(values.any())
+            assert record.token_means.get(token, 0.0) == pytest.approx(mean, abs=1e-6)
+
+
+def test_unit_that_fires_only_in_score_has_its_firings_in_the_last_interval(tmp_path: Path) -> None:
+    """With an explain maximum of 0 everything is above it, and there are no top tokens to seek."""
+    made = world(1)
+    value = made.dense["features"]
+    value[made.split == 0, :, 2] = 0
+    store = made.harvest(tmp_path)
+    record = store.record(store.units[2])
+    fired = int((value[made.split == 1, :, 2] > 0).sum())
+    assert record.statistics["explain"].fired == record.maximum == 0
+    assert record.statistics["score"].interval_counts == (0, 0, 0, fired)
+    assert record.statistics["score"].mean > 0
+    assert {e.group for e in record.excerpts["explain"]} == {"random"}
+    assert {e.group for e in record.excerpts["score"]} == {"top", "interval", "random"}
+    assert store.funnel("features", 1).dead == 2
+
+
+@given(st.floats(1e-6, 1e6), st.floats(0.01, 1.5), st.integers(1, 20))
+def test_intervals_are_closed_above(maximum: float, share: float, n: int) -> None:
+    """The interval i holds the values above (i-1)/n and up to i/n of the maximum, the last one all above."""
+    value = np.float32(maximum * share)
+    interval = int(interval_of(np.array([value]), np.array([maximum], dtype=np.float32), n)[0])
+    assert 1 <= interval <= n
+    assert value >= maximum * (interval - 1) / n * (1 - 1e-6)
+    assert interval == n or value <= maximum * interval / n * (1 + 1e-6)
+
+
+def test_progress_names_both_stages(tmp_path: Path) -> None:
+    """After each batch the stage, the windows done and all windows are told."""
+    made, told = world(0), []
+    sizes = {"sizes": SMALL, "seed": 0, "key": "", "progress": lambda *each: told.append(each)}
+    vocabulary = ["t"] * VOCABULARY
+    fixed = (made.arms, made.windows, made.split, made.cluster, vocabulary)
+    harvest(*fixed, lambda: made.stream(batches_of(40, 30)), tmp_path, **sizes)
+    assert told == [("statistics", 30, 40), ("statistics", 40, 40), ("excerpts", 30, 40), ("excerpts", 40, 40)]
+
+
+def test_arguments_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    """Lengths that differ, a token without text, units out of order, a sample without tops."""
+    made, rest = world(0), {"sizes": SMALL, "seed": 0, "key": ""}
+    stream = lambda: made.stream([range(40)])  # noqa: E731
+    with pytest.raises(ValueError, match="clusters"):
+        harvest(made.arms, made.windows, made.split, made.cluster[1:], ["t"] * 99, stream, tmp_path, **rest)
+    with pytest.raises(ValueError, match="vocabulary"):
+        harvest(made.arms, made.windows, made.split, made.cluster, ["t"] * 9, stream, tmp_path, **rest)
+    with pytest.raises(ValueError, match="no arm"):
+        harvest({}, made.windows, made.split, made.cluster, ["t"] * 99, stream, tmp_path, **rest)
+    with pytest.raises(ValueError, match="rise"):
+        ArmUnits(np.array([2, 1]), ("2", "1"), np.zeros(2))
+    with pytest.raises(ValueError, match="names"):
+        ArmUnits(np.array([1, 2]), ("1",), np.zeros(2))
+    with pytest.raises(ValueError, match="top"):
+        SplitSizes(top=0, per_interval=1, random=1, out_of_context=1)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,118 @@
+"""Bounds before, costs after, estimates for people."""
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autointerp.llm.catalog import make_providers
+from autointerp.llm.estimate import estimate
+from autointerp.llm.prices import OVERHEAD, GivenPrice, Prices, parse_dollars, parse_price, request_bytes
+from autointerp.llm.scripted import ScriptedProvider
+from autointerp.records.call import Usage
+from sae.errors import UserError
+from tests.autointerp.llm_parts import CHEAP, MODEL, parrot, request
+
+HAIKU, SONNET, LUNA = "anthropic/claude-haiku-5-5", "anthropic/claude-sonnet-5-5", "openai/gpt-6-luna"
+
+
+def test_a_bound_is_bytes_at_the_dearer_input_price_and_all_output() -> None:
+    """System, user and schema count by byte; where writing to the prompt cache is dearer, it sets the price."""
+    asked = request("é" * 50, model=SONNET, system="s" * 40, schema='{"a":1}', max_tokens=100)
+    assert request_bytes(asked) == 100 + 40 + 7
+    assert Prices().bound(asked) == (147 + OVERHEAD) * 2_500 + 100 * 10_000
+
+
+@given(
+    text=st.text(max_size=300),
+    model=st.sampled_from([HAIKU, SONNET, LUNA, "openai/gpt-4o-mini"]),
+    shares=st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)),
+)
+def test_no_bill_exceeds_its_bound(text: str, model: str, shares: tuple[float, float, float]) -> None:
+    """Whatever share of the bytes are tokens, are cached or are written to the cache, the cost is within the bound."""
+    asked = request(text, model=model, max_tokens=64)
+    read = int((request_bytes(asked) + OVERHEAD) * shares[0])
+    cached = int(read * shares[1])
+    usage = Usage(read, cached, int((read - cached) * shares[2]), 64)
+    cost = Prices().cost(model, usage)
+    assert cost is not None and cost <= Prices().bound(asked)
+
+
+def test_a_long_prompt_is_bounded_at_its_tier() -> None:
+    """Above 100,000 tokens Haiku costs five times as much, for the whole prompt."""
+    asked = request("x" * 150_000, model=HAIKU, max_tokens=1)
+    assert Prices().bound(asked) >= 150_000 * 500
+
+
+def test_cached_input_is_cheaper_than_fresh() -> None:
+    """Tokens read from the provider's cache are billed at its cache price."""
+    assert Prices().cost(HAIKU, Usage(1000, 1000, 0, 0)) == 10_000
+    assert Prices().cost(HAIKU, Usage(1000, 0, 0, 0)) == 100_000
+
+
+def test_a_usage_that_contradicts_itself_has_no_cost() -> None:
+    """More cached than read: the caller charges the bound."""
+    assert Prices().cost(LUNA, Usage(10, 20, 0, 0)) is None
+
+
+def test_an_unknown_model_needs_a_given_price() -> None:
+    """Without a price no budget could hold, so the model is refused by name and the way out is said."""
+    with pytest.raises(UserError, match=r"openai/home-made is not known.*\n.*\n.*--price IN,OUT"):
+        Prices().require("openai/home-made")
+    Prices(parse_price("0,0")).require("openai/home-made")
+
+
+def test_a_given_price_never_replaces_a_known_one() -> None:
+    """`--price` is for the models that the table lacks."""
+    free = Prices(parse_price("0,0"))
+    assert free.cost(LUNA, Usage(1000, 0, 0, 0)) == 100_000
+    assert free.cost("openai/home-made", Usage(1000, 0, 0, 1000)) == 0
+
+
+def test_a_price_is_two_amounts() -> None:
+    """Dollars per million tokens, in and out."""
+    assert parse_price("0.1, 0.5") == GivenPrice(Decimal("0.1"), Decimal("0.5"))
+
+
+@pytest.mark.parametrize("text", ["", "1", "1,2,3", "a,b", "-1,2", "nan,1", "inf,1"])
+def test_other_prices_are_refused(text: str) -> None:
+    """The message shows the form."""
+    with pytest.raises(UserError, match="IN,OUT"):
+        parse_price(text)
+
+
+def test_dollars_become_nano_dollars_rounded_down() -> None:
+    """A budget is never rounded up."""
+    assert parse_dollars("$0.50") == 500_000_000
+    assert parse_dollars("0.0000000019") == 1
+
+
+@pytest.mark.parametrize("text", ["", "five", "-1", "nan", "inf"])
+def test_other_budgets_are_refused(text: str) -> None:
+    """A budget that cannot be read must not become none."""
+    with pytest.raises(UserError, match="--max-cost"):
+        parse_dollars(text)
+
+
+def test_an_estimate_counts_identical_requests_once() -> None:
+    """Rows by stage and model; low <= expected <= upper."""
+    asked = [request(f"unit {i % 3}", system="s" * 400, model=SONNET, max_tokens=100) for i in range(5)]
+    asked.append(request("score", model=LUNA, stage="simulate"))
+    first, second = estimate(asked, Prices(), make_providers([SONNET, LUNA], offline=True))
+    assert (first.stage, first.model, first.calls, first.cached) == ("explain", SONNET, 3, 2)
+    assert first.input_upper == 3 * (406 + OVERHEAD)
+    assert first.input_expected == 3 * 102
+    assert (first.output_expected, first.output_upper) == (150, 300)
+    assert 0 < first.low < first.expected < first.upper
+    assert first.upper == 3 * Prices().bound(asked[0])
+    assert (second.stage, second.calls, second.cached) == ("simulate", 1, 0)
+
+
+def test_an_estimate_without_a_store_finds_nothing_cached(tmp_path: Path) -> None:
+    """A store that does not exist yet is no error, and is not made."""
+    path = tmp_path / "none.sqlite"
+    [row] = estimate([request()], CHEAP, {MODEL: ScriptedProvider(parrot)}, path)
+    assert (row.calls, row.cached) == (1, 0)
+    assert not path.exists()

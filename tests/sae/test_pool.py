@@ -1,0 +1,65 @@
+"""The shuffle pool."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sae.errors import UserError
+from sae.pool import Pool
+
+
+def _count_up(piece: int, pieces: int = 10_000) -> Iterator[torch.Tensor]:
+    """Rows 0, 1, 2, ... of width 1, in pieces."""
+    for i in range(pieces):
+        yield torch.arange(i * piece, (i + 1) * piece, dtype=torch.float32)[:, None]
+
+
+@given(piece=st.integers(1, 40), batch=st.integers(1, 8), batches=st.integers(1, 6), seed=st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_every_row_is_drawn_once_and_soon(piece: int, batch: int, batches: int, seed: int) -> None:
+    """No row is drawn twice; what was neither drawn nor waits does not exist; none waits for two pools or more."""
+    size = batch * batches
+    pool = Pool(_count_up(piece), size=size, batch=batch, seed=seed)
+    drawn: list[int] = []
+    for turn in range(3 * batches):
+        rows = pool.draw()[:, 0].int().tolist()
+        assert len(rows) == batch
+        newest = size + turn * batch
+        assert all(newest - 2 * size <= row < newest for row in rows)
+        drawn += rows
+    waiting = pool.rows[:, 0].int().tolist()
+    assert sorted(drawn + waiting) == list(range(4 * size))
+
+
+def test_the_order_depends_on_the_seed_only() -> None:
+    """The same seed gives the same batches whatever the pieces of the stream, another seed other ones."""
+    first, same, other = (
+        torch.cat([pool.draw() for _ in range(6)])
+        for pool in (
+            Pool(_count_up(7), size=32, batch=8, seed=1),
+            Pool(_count_up(13), size=32, batch=8, seed=1),
+            Pool(_count_up(7), size=32, batch=8, seed=2),
+        )
+    )
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def test_a_batch_mixes_the_whole_pool() -> None:
+    """Neighbours in the stream come apart: a batch spans most of the pool."""
+    pool = Pool(_count_up(64), size=1024, batch=32, seed=0)
+    for _ in range(32):
+        rows = pool.draw()
+        assert rows.max() - rows.min() > 512
+
+
+def test_an_ended_stream_is_named() -> None:
+    """A stream that ends too soon is a mistake of the user's, named as such."""
+    pool = Pool(_count_up(8, pieces=4), size=16, batch=8, seed=0)
+    pool.draw()
+    pool.draw()
+    with pytest.raises(UserError, match="ran out"):
+        pool.draw()

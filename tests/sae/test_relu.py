@@ -1,0 +1,143 @@
+"""What the autoencoders compute, and the operations that must not change it."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sae.architectures.initial import geometric_median, initial_autoencoder, norm_scale, unit_rows
+from sae.architectures.jumprelu import JumpReluAutoencoder
+from sae.architectures.relu import ReluAutoencoder
+from sae.config import RECIPES, april_2024, bricken_2023, training_recipe
+from sae.errors import UserError
+
+D_IN, UNITS = 5, 7
+
+
+def autoencoder(*, seed: int = 0, pre_encoder_bias: bool = True, input_scale: float = 1.0) -> ReluAutoencoder:
+    """Random float64 weights."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    return ReluAutoencoder(
+        normal(UNITS, D_IN), normal(UNITS), normal(UNITS, D_IN), normal(D_IN), pre_encoder_bias, input_scale
+    )
+
+
+def inputs(n: int = 11, seed: int = 9) -> torch.Tensor:
+    """Random float64 vectors."""
+    return torch.randn(n, D_IN, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("pre_encoder_bias", [True, False])
+def test_encode_and_decode_are_the_written_formulas(pre_encoder_bias: bool) -> None:
+    """Encoding and decoding equal the formulas, unit by unit."""
+    sae, x = autoencoder(pre_encoder_bias=pre_encoder_bias), inputs()
+    f = sae.encode(x)
+    for token in range(len(x)):
+        centred = x[token] - sae.b_dec if pre_encoder_bias else x[token]
+        for unit in range(UNITS):
+            expected = max(0.0, float(centred @ sae.W_enc[unit] + sae.b_enc[unit]))
+            assert f[token, unit].item() == pytest.approx(expected, abs=1e-12)
+    assert torch.allclose(sae.decode(f), sum(f[:, [j]] * sae.W_dec[j] for j in range(UNITS)) + sae.b_dec)
+    assert sae.names() == tuple("0123456")
+    assert (sae.d_in, sae.n_units) == (D_IN, UNITS)
+
+
+@given(scale=st.floats(0.01, 100), seed=st.integers(0, 1000), pre_encoder_bias=st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_folding_the_input_scale_changes_no_output(scale: float, seed: int, pre_encoder_bias: bool) -> None:
+    """Activations, reconstructions and directions are the same with the scale in the weights."""
+    sae = autoencoder(seed=seed, pre_encoder_bias=pre_encoder_bias, input_scale=scale)
+    folded, x = sae.folded(), inputs(seed=seed)
+    assert folded.input_scale == 1.0
+    f = sae.encode(x)
+    assert torch.allclose(folded.encode(x), f, rtol=1e-9, atol=1e-9)
+    assert torch.allclose(folded.decode(f), sae.decode(f), rtol=1e-9, atol=1e-9)
+    assert torch.allclose(folded.directions(), sae.directions(), rtol=1e-9)
+
+
+def test_unit_directions_keep_the_reconstruction() -> None:
+    """Activations change by the decoder norms, reconstructions not at all; a zero row stays zero."""
+    sae, x = autoencoder(), inputs()
+    sae.W_dec[3] = 0
+    unit = sae.with_unit_directions()
+    expected = torch.ones(UNITS, dtype=torch.float64)
+    expected[3] = 0
+    assert torch.allclose(unit.directions().norm(dim=1), expected)
+    assert torch.allclose(unit.decode(unit.encode(x)), sae.decode(sae.encode(x)))
+
+
+def test_jumprelu_fires_only_above_its_threshold() -> None:
+    """Activations equal the ReLU autoencoder's above the threshold and are 0 elsewhere."""
+    sae, x = autoencoder(pre_encoder_bias=False), inputs()
+    threshold = torch.linspace(-1, 2, UNITS, dtype=torch.float64)
+    jump = JumpReluAutoencoder(*sae.parameters(), threshold, pre_encoder_bias=False)
+    f, plain = jump.encode(x), sae.encode(x)
+    assert torch.equal(f > 0, (plain > threshold) & (plain > 0))
+    assert torch.equal(f[f > 0], plain[f > 0])
+    assert torch.allclose(jump.decode(f), f @ sae.W_dec + sae.b_dec)
+
+
+def test_geometric_median_is_not_moved_by_outliers() -> None:
+    """It minimises the summed distance, and one far point hardly moves it."""
+    points = torch.randn(301, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    points[0] = 1e4
+    median = geometric_median(points, tolerance=1e-10, iterations=1000)
+    assert median.norm() < 0.3 < points.mean(0).norm()
+    gradient = torch.nn.functional.normalize(median - points, dim=1).sum(0)
+    assert gradient.norm() < 1e-3
+    assert torch.equal(geometric_median(torch.ones(4, 2)), torch.ones(2))
+
+
+def test_bricken_starts_at_the_median_with_unit_rows() -> None:
+    """The tied bias is the geometric median of the scaled sample, the encoder PyTorch's default."""
+    sample = torch.randn(500, D_IN, generator=torch.Generator().manual_seed(0)) + 3
+    start = initial_autoencoder(bricken_2023(d_sae=64), sample)
+    assert torch.allclose(start.b_dec, geometric_median(sample * start.input_scale))
+    assert torch.allclose(start.W_dec.norm(dim=1), torch.ones(64))
+    assert 0.9 < start.W_enc.abs().max() * D_IN**0.5 <= 1
+    assert start.pre_encoder_bias
+
+
+def test_april_starts_with_the_encoder_equal_to_the_decoder() -> None:
+    """Rows of norm 0.1, no bias, and inputs whose mean norm becomes the square root of their width."""
+    sample = torch.randn(500, D_IN, generator=torch.Generator().manual_seed(0)) + 3
+    start = initial_autoencoder(april_2024(d_sae=64), sample)
+    assert torch.equal(start.W_enc, start.W_dec)
+    assert start.W_enc.data_ptr() != start.W_dec.data_ptr()
+    assert torch.allclose(start.W_dec.norm(dim=1), torch.full((64,), 0.1))
+    assert not start.b_enc.any()
+    assert not start.b_dec.any()
+    assert (sample * start.input_scale).norm(dim=1).mean().item() == pytest.approx(D_IN**0.5, rel=1e-5)
+    assert not start.pre_encoder_bias
+
+
+def test_degenerate_inputs_have_a_scale_and_rows() -> None:
+    """Zeros are neither scaled nor normalised into NaN."""
+    assert norm_scale(torch.zeros(3, 4)) == 1.0
+    assert torch.equal(unit_rows(torch.zeros(2, 3)), torch.zeros(2, 3))
+
+
+def test_recipes_are_found_by_name_and_refuse_what_they_do_not_know() -> None:
+    """Unknown recipes and fields are refused with the nearest valid one, impossible values with their range."""
+    for name in RECIPES:
+        assert training_recipe(name, seed=3).name == name
+    with pytest.raises(UserError, match="Did you mean april-2024"):
+        training_recipe("april-2025")
+    with pytest.raises(UserError, match="Did you mean learning_rate"):
+        training_recipe("april-2024", learning_rat=1.0)
+    for changes in ({"d_sae": 0}, {"dead_window": 2.0}, {"resample_at": (1.0,)}, {"learning_rate": 0.0}):
+        with pytest.raises(UserError):
+            training_recipe("bricken-2023", **changes)
+
+
+def test_the_papers_schedule_is_the_papers() -> None:
+    """A million steps, resampled after 25, 50, 75 and 100 thousand, dead after 12,500 silent steps."""
+    recipe = training_recipe("bricken-2023-paper")
+    assert recipe.steps == 1_000_000
+    assert recipe.resample_steps == {25_000, 50_000, 75_000, 100_000}
+    assert recipe.dead_steps == 12_500
+    assert recipe.pool_batches * recipe.batch == recipe.resample_inputs == 819_200

@@ -1,7 +1,7 @@
 """Where parts can be exchanged. Structural typing: implementations are final, varied by wrapping."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from autointerp.records.call import Reply, Request
 from autointerp.records.explanation import Evidence, Explanation, Failure
@@ -9,6 +9,7 @@ from autointerp.records.trial import Item, Prediction, Score, Trial
 from autointerp.records.unit import Activations, Pool, Split, Unit, UnitRecord
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where units and their activations come from."""
 
@@ -29,6 +30,7 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
 class Explainer(Protocol):
     """Writes an explanation from explain documents, blind to the arm."""
 
@@ -37,6 +39,7 @@ class Explainer(Protocol):
         ...
 
 
+@runtime_checkable
 class Simulator(Protocol):
     """Predicts activations from an explanation's text and nothing else."""
 
@@ -45,6 +48,7 @@ class Simulator(Protocol):
         ...
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """Poses a trial and scores the answers; both are pure."""
 
@@ -57,6 +61,7 @@ class Scorer(Protocol):
         ...
 
 
+@runtime_checkable
 class Model(Protocol):
     """Answers one request."""
 

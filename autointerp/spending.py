@@ -18,7 +18,7 @@ from autointerp.records.call import Request
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.unit import Unit
 from autointerp.seams import Source
-from autointerp.simulate.llm import ITEMS_PER_CALL, render_simulate
+from autointerp.simulate.llm import ITEMS_PER_CALL, packs, render_simulate
 from autointerp.wiring import LOOKUP, language_models
 
 
@@ -90,8 +90,7 @@ def _requests(config: RunConfig, order: Sequence[Unit], source: Source, method: 
         trial = method.scorer.pose(record, stand_in, source)
         if isinstance(trial, Failure) or config.simulator == LOOKUP:
             continue
-        for start in range(0, len(trial.items), ITEMS_PER_CALL):
-            items = trial.items[start : start + ITEMS_PER_CALL]
+        for items in packs(trial.items, ITEMS_PER_CALL):
             yield render_simulate(stand_in, items, config.simulator, simulate, arm=unit.arm)
 
 

@@ -223,7 +223,7 @@ def _judge(
                 ended = itertools.count(1)
 
                 def on_outcome(_: Outcome) -> None:
-                    advance(next(ended), terminal.money(client.progress()) if client else "")
+                    advance(next(ended), money(client) if client else "")
 
                 at_once = config.concurrency if client else 1
                 return await admit(order, step(judged), at_once=at_once, on_outcome=on_outcome)

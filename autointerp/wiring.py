@@ -122,6 +122,13 @@ def explain_windows(corpus: Corpus) -> Windows:
     return corpus.windows.select(corpus.splits.split == 0)
 
 
+def score_windows(corpus: Corpus, tokens: int, seed: int) -> Windows:
+    """Random windows of the score split, of about `tokens` tokens."""
+    held_out = corpus.windows.select(corpus.splits.split == 1)
+    order = np.random.default_rng(seed).permutation(len(held_out))
+    return held_out.select(np.sort(order[: max(1, tokens // corpus.windows.context)]))
+
+
 def say_corpus(corpus: Corpus, say: Callable[[str], None]) -> None:
     """What a corpus is made of, in a few lines."""
     parts = ", ".join(f"{each.tokens:,} {each.source}" for each in corpus.sources)

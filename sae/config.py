@@ -136,7 +136,7 @@ def bricken_2023_paper(**changes: Any) -> TrainingRecipe:
 
 
 def april_2024(**changes: Any) -> TrainingRecipe:
-    """Anthropic's update of April 2024. Theirs has a learning rate of 5e-5 over 200,000 steps; ours suits short runs."""
+    """Anthropic's update of April 2024. Its learning rate is 5e-5 over 200,000 steps; the one here suits short runs."""
     preset = TrainingRecipe(
         name="april-2024",
         pre_encoder_bias=False,

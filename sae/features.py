@@ -110,9 +110,7 @@ def firing_densities(
     return counts / max(windows.n_tokens, 1)
 
 
-def unit_sample(
-    dictionary: Dictionary, rows: Float32[np.ndarray, "token width"]
-) -> Float32[np.ndarray, "token unit"]:
+def unit_sample(dictionary: Dictionary, rows: Float32[np.ndarray, "token width"]) -> Float32[np.ndarray, "token unit"]:
     """Activations of every unit on `rows` of the site, such as `site_sample` gives."""
     parts = [activations.float().cpu().numpy() for _, activations in encoded(dictionary, torch.from_numpy(rows))]
     return np.concatenate([np.empty((0, dictionary.n_units), dtype=np.float32), *parts])

@@ -5,7 +5,7 @@ matrix-vector product in place of a sixth matrix product.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -115,7 +115,7 @@ def ramp(step: int, steps: int, *, warmup: float, decay: float = 0.0) -> float:
 
 
 @contextmanager
-def matmul_precision(precision: Precision) -> Iterator[None]:
+def matmul_precision(precision: Precision) -> Generator[None]:
     """Set torch's float32 matmul precision, which is global, and put the former one back."""
     former = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -183,7 +182,7 @@ class _Run:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(place, ignore_errors=True)
         save_saelens(partial, self._finished(), self.metadata)
-        os.replace(partial, place)
+        partial.replace(place)
         if self.last_checkpoint is not None:
             shutil.rmtree(self.last_checkpoint, ignore_errors=True)
         self.last_checkpoint = place

@@ -31,7 +31,7 @@ _spread = wait_random(0, 1)
 
 
 @dataclass(eq=False)
-class Fault(Exception):  # noqa: N818 - not every fault is an error
+class Fault(Exception):
     """A call that brought no answer."""
 
     kind: FaultKind

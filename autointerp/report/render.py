@@ -20,7 +20,7 @@ from autointerp.statistics import Estimate
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-Plain: TypeAlias = "None | bool | int | float | str | list[Plain] | dict[str, Plain]"
+Plain: TypeAlias = "bool | int | float | str | list[Plain] | dict[str, Plain] | None"
 
 _CSV_COLUMNS = ("table", "arm", "baseline", "measure", "statistic", "n", "n_baseline", "value", "low", "high", "reason")
 _NANO = 1e9

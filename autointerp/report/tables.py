@@ -100,9 +100,7 @@ def read_outcomes(run_dir: Path) -> Rows:
         outcomes = [_outcome(list(rows), explanations) for _, rows in groupby(scores, key=lambda row: row["order"])]
         return Rows(tuple(outcomes), tuple(ArmInfo(**arm) for arm in how["arms"]), how["reference"], how["seed"])
     except (KeyError, TypeError) as error:
-        raise UserError(
-            f"{run_dir / SCORES} and {EXPLANATIONS} do not belong together.", repr(error), "Run `autointerp resume`."
-        ) from error
+        raise _malformed(run_dir / SCORES, error) from error
 
 
 def _score_rows(outcome: Outcome) -> Iterator[dict[str, object]]:
@@ -208,7 +206,7 @@ def _read_parquet(path: Path, schema: pa.Schema) -> tuple[list[dict[str, Any]], 
     try:
         table = pq.read_table(path)
     except pa.ArrowException as error:
-        raise UserError(f"{path} is malformed.", str(error), "Run `autointerp resume` to write it again.") from error
+        raise _malformed(path, error) from error
     metadata = (table.schema.metadata or {}).get(_METADATA)
     if metadata is None or not table.schema.equals(schema):
         missing = sorted(set(schema.names) - set(table.schema.names))
@@ -219,6 +217,10 @@ def _read_parquet(path: Path, schema: pa.Schema) -> tuple[list[dict[str, Any]], 
     return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)], json.loads(
         metadata
     )
+
+
+def _malformed(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path} is malformed.", str(error), "Delete it and run `autointerp resume` to write it again.")
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -1,7 +1,8 @@
-"""What a comparison says, in words."""
+"""What a comparison says, in words. Every interval is of 95 %."""
 
 from autointerp.compare import LIFT, ArmSummary, Comparison, Contrast
 from autointerp.records.trial import Undefined
+from autointerp.statistics import Estimate
 
 
 def verdict(comparison: Comparison) -> str:
@@ -14,6 +15,7 @@ def verdict(comparison: Comparison) -> str:
     counted = sum(arm.funnel.counted for arm in comparison.arms)
     if counted < asked:
         sentences.append(f"{counted} of {asked} units are counted, because the run ended early.")
+    sentences.append("Intervals are 95 % bootstrap intervals over units.")
     if "lookup" in comparison.explainers:
         sentences.append(
             "The explainer was lookup: its explanations are token tables fitted on the evidence. These numbers say how "
@@ -39,8 +41,7 @@ def _verdict(comparison: Comparison, reference: ArmSummary, baseline: ArmSummary
     else:
         claim = f"{_first(first)} do not beat {second}{where}: the difference is not clear of zero"
     return (
-        f"{claim}. The median {measure} differs by {number(gap.value, sign=True)} (95 % interval "
-        f"{number(gap.low, sign=True)} to {number(gap.high, sign=True)}), and a unit drawn from {first} beats one "
+        f"{claim}. The median {measure} differs by {_signed(gap)}, and a unit drawn from {first} beats one "
         f"drawn from {second} with probability {wins.value:.2f} ({wins.low:.2f} to {wins.high:.2f}; n = "
         f"{difference.n[0]} and {difference.n[1]})."
     )
@@ -48,14 +49,15 @@ def _verdict(comparison: Comparison, reference: ArmSummary, baseline: ArmSummary
 
 def _lift_sentence(comparison: Comparison) -> list[str]:
     medians = [(arm.info.label, arm.measures[LIFT].median) for arm in comparison.arms if LIFT in arm.measures]
-    gains = [
-        f"{number(median.value, sign=True)} ({number(median.low, sign=True)} to {number(median.high, sign=True)}) in {label}"
-        for label, median in medians
-        if not isinstance(median, Undefined)
-    ]
+    gains = [f"{_signed(median)} in {label}" for label, median in medians if not isinstance(median, Undefined)]
     if not gains:
         return []
     return [f"Above unigram, the mean activation per token, the median unit gains {', '.join(gains)}."]
+
+
+def _signed(estimate: Estimate) -> str:
+    value, low, high = (number(each, sign=True) for each in (estimate.value, estimate.low, estimate.high))
+    return f"{value} ({low} to {high})"
 
 
 def _first(label: str) -> str:

@@ -74,20 +74,8 @@ def load_corpus(
     document is taken whole. Fewer tokens than asked for are noted. Raises `UserError` where nothing is found, near-
     duplicates make up too much, or a split stays empty.
     """
-    paths = [entry for entry in spec if entry not in DEFAULT]
-    _check_names(paths)
-    local = local_documents() if "local" in spec else LocalTexts((), (), 0)
-    streams = dict[str, Iterator[Document]]()
-    for entry in spec:
-        match entry:
-            case "local":
-                order = default_rng(seed).permutation(len(local.documents))
-                streams["local"] = (local.documents[at] for at in order)
-            case "generated":
-                # A document has more than one token, so they never run out.
-                streams["generated"] = generated_documents(tokens, seed)
-            case _:
-                streams["files"] = file_documents(paths, text_column)
+    local = _local(spec)
+    streams = _streams(spec, text_column, tokens, seed, local)
     documents, windows = _fill(_interleave(streams), tokens, tokenizer, context)
     if not len(windows):
         raise UserError(
@@ -101,6 +89,45 @@ def load_corpus(
     return Corpus(
         tuple(documents), windows, clusters, splits, _digest(documents), counts, _notes(local, windows, tokens)
     )
+
+
+def load_documents(spec: Sequence[str], text_column: str, characters: int, seed: int) -> list[Document]:
+    """The documents of `load_corpus`, in its order, until they hold `characters`: what a tokenizer is trained on.
+
+    Raises `UserError` where nothing is found.
+    """
+    documents, held = list[Document](), 0
+    for document in _interleave(_streams(spec, text_column, characters, seed, _local(spec))):
+        documents.append(document)
+        held += len(document.text)
+        if held >= characters:
+            break
+    if not documents:
+        raise UserError(f"The corpus {' '.join(spec)} has no text.", do="Give files with text, or local and generated.")
+    return documents
+
+
+def _local(spec: Sequence[str]) -> LocalTexts:
+    return local_documents() if "local" in spec else LocalTexts((), (), 0)
+
+
+def _streams(
+    spec: Sequence[str], text_column: str, tokens: int, seed: int, local: LocalTexts
+) -> Mapping[str, Iterator[Document]]:
+    paths = [entry for entry in spec if entry not in DEFAULT]
+    _check_names(paths)
+    streams = dict[str, Iterator[Document]]()
+    for entry in spec:
+        match entry:
+            case "local":
+                order = default_rng(seed).permutation(len(local.documents))
+                streams["local"] = (local.documents[at] for at in order)
+            case "generated":
+                # A document has more than one token, so they never run out.
+                streams["generated"] = generated_documents(tokens, seed)
+            case _:
+                streams["files"] = file_documents(paths, text_column)
+    return streams
 
 
 def _check_names(paths: Sequence[str]) -> None:

@@ -215,7 +215,7 @@ def _sql_statement(rng: Generator) -> str:
         return f"INSERT INTO {table} ({listed})\nVALUES ({', '.join(_sql_value(rng) for _ in columns)});"
     if form == 2:
         changes = ", ".join(f"{column} = {_sql_value(rng)}" for column in columns)
-        return f"UPDATE {table} SET {changes} WHERE {_sql_condition(rng)};"  # noqa: S608 - nobody runs it
+        return f"UPDATE {table} SET {changes} WHERE {_sql_condition(rng)};"
     other = _name(rng)
     join = _pick(rng, ("", f"\nJOIN {other} ON {table}.{other}_id = {other}.id"))
     order = _pick(rng, ("", f"\nORDER BY {columns[0]} DESC LIMIT {_between(rng, 1, 100)}"))

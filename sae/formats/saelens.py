@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,7 +81,7 @@ def save_saelens(
     config = _config(folded, metadata, str(dtype).removeprefix("torch."))
     partial = directory / f"{_CONFIG}.partial"
     partial.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, directory / _CONFIG)
+    partial.replace(directory / _CONFIG)
 
 
 def load_saelens(directory: Path) -> tuple[ReluAutoencoder | JumpReluAutoencoder, DictionaryInfo]:
@@ -224,4 +223,4 @@ def _read_json(file: Path) -> dict[str, Any]:
 def _save_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
     partial = file.with_name(f"{file.name}.partial")
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial)
-    os.replace(partial, file)
+    partial.replace(file)

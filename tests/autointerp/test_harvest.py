@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autointerp.activations.harvest import harvest
@@ -43,12 +43,13 @@ def _fits(made: World) -> np.ndarray:
     return made.windows.length - made.windows.first >= SMALL.excerpt_tokens
 
 
-@given(st.integers(0, 1000), st.integers(1, 41))
+@settings(max_examples=12)
+@given(st.integers(0, 1000), st.integers(1, 24))
 def test_batches_and_their_order_do_not_matter(tmp_path_factory: pytest.TempPathFactory, seed: int, size: int) -> None:
     """The files are the same bytes for any batch size and any order of the batches."""
     made, digests = world(seed, n_windows=24, n_units=4), []
-    shuffled = batches_of(24, size)
-    np.random.default_rng(seed).shuffle(shuffled)  # type: ignore[arg-type]
+    ordered = batches_of(24, size)
+    shuffled = [ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered))]
     for batches in (None, shuffled):
         out = tmp_path_factory.mktemp("store")
         made.harvest(out, batches)
@@ -67,7 +68,7 @@ def test_statistics_are_those_of_the_dense_activations(harvested: list[tuple[Wor
             assert found.fired == firing.sum()
             assert found.maximum == dense[firing].max(initial=0)
             assert found.mean == pytest.approx(dense[counted].astype(np.float64).mean(), abs=2**-23 * 10)
-            intervals = interval_of(dense[firing], np.float32(record.maximum), N)
+            intervals = interval_of(dense[firing], np.array(record.maximum, dtype=np.float32), N)
             assert found.interval_counts == tuple(np.bincount(intervals, minlength=N + 1)[1:])
             assert sum(found.interval_counts) == found.fired
 
@@ -175,6 +176,7 @@ def test_unit_that_fires_only_in_score_has_its_firings_in_the_last_interval(tmp_
     """With an explain maximum of 0 everything is above it, and there are no top tokens to seek."""
     made = world(1)
     value = made.dense["features"]
+    dead = int((~value[made.split == 0].any((0, 1))).sum())
     value[made.split == 0, :, 2] = 0
     store = made.harvest(tmp_path)
     record = store.record(store.units[2])
@@ -184,7 +186,7 @@ def test_unit_that_fires_only_in_score_has_its_firings_in_the_last_interval(tmp_
     assert record.statistics["score"].mean > 0
     assert {e.group for e in record.excerpts["explain"]} == {"random"}
     assert {e.group for e in record.excerpts["score"]} == {"top", "interval", "random"}
-    assert store.funnel("features", 1).dead == 2
+    assert store.funnel("features", 1).dead == dead + 1
 
 
 @given(st.floats(1e-6, 1e6), st.floats(0.01, 1.5), st.integers(1, 20))

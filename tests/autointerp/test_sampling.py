@@ -1,5 +1,6 @@
 """Samples do not depend on the order of arrival, and are uniform."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from autointerp.activations.plan import ArmUnits
 from autointerp.activations.sampling import EMPTY, Anchors, BottomK, hashed, in_turn, least_of_each, mixed, salt
 from tests.autointerp.harvests import world
 
@@ -89,7 +91,7 @@ def test_drawn_anchors_are_uniform_over_positions() -> None:
     made = world(3)
     anchors, chosen = Anchors(made.windows, 5), made.split == 1
     seen = np.zeros(made.windows.tokens.shape, dtype=np.int64)
-    for seed in range(2000):
+    for seed in range(1000):
         window, position = anchors.draw(chosen, 10, np.random.default_rng(seed))
         assert len(set(zip(window.tolist(), position.tolist(), strict=True))) == 10
         seen[window, position] += 1
@@ -108,7 +110,7 @@ def test_occurrences_of_a_token_are_uniform() -> None:
     anchors, chosen, tokens = Anchors(made.windows, 5), made.split == 0, np.array([4, 9])
     able = made.windows.counted() & (chosen & anchors.fits)[:, None] & (made.windows.tokens == 9)
     seen = np.zeros(able.shape, dtype=np.int64)
-    for seed in range(1500):
+    for seed in range(600):
         found = anchors.occurrences(chosen, tokens, 3, salt(seed))
         seen[found.window[1], found.position[1]] += 1
     assert able.sum() > 6
@@ -127,16 +129,20 @@ def test_round_robin_takes_one_of_every_token_in_turn() -> None:
 
 
 def test_interval_samples_are_uniform_over_windows(tmp_path: Path) -> None:
-    """Over many seeds every window in which a unit reaches an interval is sampled as often."""
-    made = world(11, n_windows=30, n_units=3)
-    row, seen = made.arms["features"].units[1], np.zeros(30, dtype=np.int64)
-    for seed in range(300):
-        store = made.harvest(tmp_path, seed=seed)
-        record = store.record(store.units[row])
+    """Among units that fire alike, every window in which they reach an interval is sampled as often."""
+    made, n_units = world(11, n_windows=30, n_units=2), 600
+    value = made.dense["features"][..., 1]
+    alike = replace(
+        made,
+        dense={"alike": np.repeat(value[..., None], n_units, axis=2)},
+        arms={"alike": ArmUnits(np.arange(n_units), tuple(map(str, range(n_units))), np.zeros(n_units))},
+    )
+    store, seen = alike.harvest(tmp_path), np.zeros(30, dtype=np.int64)
+    for unit in store.units:
+        record = store.record(unit)
         strata = [e for e in record.excerpts["explain"] if e.group == "interval" and e.interval == 1]
         assert len(strata) == 2
         seen[[e.window for e in strata]] += 1
-    value = made.dense["features"][..., row]
     reached = ((value > 0) & (value <= record.maximum / 4)).any(1) & (made.split == 0)
     reached &= made.windows.length - made.windows.first >= 5
     assert reached.sum() > 4

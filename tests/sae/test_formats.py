@@ -191,8 +191,14 @@ def test_flat_configurations_of_older_versions_are_read(tmp_path: Path) -> None:
 def test_gemma_scope_files_and_folders_are_read(tmp_path: Path) -> None:
     """A JumpReLU without pre-encoder bias, from the file or from its folder, in half precision too."""
     sae, x, threshold = _autoencoder(), _inputs(), np.linspace(0, 1, UNITS).astype(np.float32)
-    arrays = {"W_enc": sae.W_enc.T.numpy(), "W_dec": sae.W_dec.numpy(), "b_enc": sae.b_enc.numpy()}
-    np.savez(tmp_path / "params.npz", **arrays, b_dec=sae.b_dec.numpy(), threshold=threshold)
+    np.savez(
+        tmp_path / "params.npz",
+        W_enc=sae.W_enc.T.numpy(),
+        W_dec=sae.W_dec.numpy(),
+        b_enc=sae.b_enc.numpy(),
+        b_dec=sae.b_dec.numpy(),
+        threshold=threshold,
+    )
     loaded, info = load_dictionary(tmp_path)
     z = x @ sae.W_enc.T + sae.b_enc
     expected = torch.where(z > torch.from_numpy(threshold), z.relu(), 0.0)

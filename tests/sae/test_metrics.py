@@ -11,7 +11,7 @@ from sae.errors import UserError
 from sae.metrics import evaluate_dictionary, reconstruct, recovered
 from sae.sites import Site
 from sae.subject import Subject
-from tests.sae.tiny import NEURONS, gpt2, random_windows
+from tests.sae.tiny import NEURONS, gpt2, own_windows, random_windows
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +22,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Subject:
 
 @pytest.fixture(scope="module")
 def windows(small: Subject) -> Windows:
-    """Windows with BOS and padding."""
-    return random_windows(small, 20)
+    """Windows with BOS and padding that the model predicts well."""
+    return own_windows(small, 20)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from sae.config import TrainingRecipe, april_2024, bricken_2023, training_recipe
 from sae.corpus.document import Document
-from sae.corpus.windows import cut_windows
+from sae.corpus.windows import Windows, cut_windows
 from sae.errors import UserError
 from sae.formats import load_dictionary
 from sae.subject import Subject, load_subject
@@ -167,7 +167,7 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     return load_subject(str(folder))
 
 
-def _windows(subject: Subject, documents: int = 20):  # noqa: ANN202
+def _windows(subject: Subject, documents: int = 20) -> Windows:
     rng = np.random.default_rng(0)
     texts = [" ".join(map(str, rng.integers(0, 15, 40))) for _ in range(documents)]
     return cut_windows([Document(str(i), text, "files") for i, text in enumerate(texts)], subject.tokenizer, 16)

@@ -14,6 +14,8 @@ CONTEXT = 12
 WIDTH = 8
 NEURONS = 20
 
+torch.set_num_threads(1)  # Products this small wait for their threads far longer than they compute.
+
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
     """Byte-level, one token per byte and one merge; id 0 is BOS."""
@@ -104,3 +106,14 @@ def random_windows(subject: Subject, n: int, seed: int = 0) -> Windows:
     length[::3] = CONTEXT - 4
     tokens[np.arange(CONTEXT)[None, :] >= length[:, None]] = subject.tokenizer.eos_token_id
     return Windows(tokens, length, np.zeros(n, dtype=np.int32), np.zeros(n, dtype=np.int32), first=1)
+
+
+@torch.no_grad()
+def own_windows(subject: Subject, n: int) -> Windows:
+    """Windows that the model predicts well, so that tampering with it costs loss: its own likeliest continuations."""
+    windows = random_windows(subject, n)
+    tokens = torch.from_numpy(windows.tokens.astype(np.int64))
+    for at in range(2, CONTEXT):
+        tokens[:, at] = subject.model(tokens[:, :at]).logits[:, -1].argmax(-1)
+    written = np.where(windows.counted(), tokens.numpy(), windows.tokens).astype(np.int32)
+    return Windows(written, windows.length, windows.document, windows.offset, windows.first)

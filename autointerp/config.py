@@ -43,8 +43,8 @@ class Identity(BaseModel):
     """Text, repeatable: `local` (installed distributions), `generated`, or .txt, .jsonl, .parquet paths and globs."""
     text_column: str = "text"
     """Column or key of the text in .parquet and .jsonl files."""
-    tokens: int = Field(default=2_200_000, gt=0)
-    """Tokens to harvest, at least, where the corpus has as many."""
+    tokens: str = "2.2M"
+    """Tokens to harvest, at least, where the corpus has as many, such as `500k`, `2M` or `1000000`."""
     context: int = Field(default=128, ge=16)
     """Positions per window, BOS included."""
     protocol: Literal["monosemanticity-2023"] = "monosemanticity-2023"

@@ -23,7 +23,7 @@ from autointerp.report import plots, tables, terminal
 from autointerp.report.render import render, render_estimate
 from autointerp.seams import BudgetReached, Interrupted
 from autointerp.spending import count_calls, ledger, open_client
-from autointerp.wiring import FEATURES, Arm, Setting, judges, load_setting, method
+from autointerp.wiring import FEATURES, Arm, Setting, harvest_sizes, judges, load_setting, method
 from sae.errors import UserError, nearest
 from sae.features import stream_units
 from sae.logits import top_logits
@@ -174,11 +174,12 @@ def _harvest(setting: Setting, out: Path) -> None:
         harvest_arms(
             {arm.info.label: _arm_units(setting, arm) for arm in setting.arms},
             windows,
-            splits.split,
+            splits.code,
             splits.cluster,
             [display(token) for token in setting.subject.token_bytes()],
             lambda: stream_units(setting.subject, places, windows, units=units, batch=setting.config.batch),
             out,
+            sizes=harvest_sizes(setting.config),
             seed=setting.config.seed,
             key=setting.key,
             progress=progress,

@@ -8,7 +8,8 @@ from typing import assert_never
 
 import numpy as np
 
-from autointerp.config import EMBEDDED, RunConfig
+from autointerp.activations.plan import HarvestSizes, SplitSizes
+from autointerp.config import EMBEDDED, RunConfig, parse_count
 from autointerp.explain.llm import LlmExplainer
 from autointerp.explain.lookup import LookupExplainer
 from autointerp.manifest import content_key
@@ -104,7 +105,7 @@ def load_setting(config: RunConfig, say: Callable[[str], None]) -> Setting:
     dictionary = on_device(dictionary, device)
     say(f"subject {config.subject}, site {site.name}, {site.width} wide, on {device}")
     corpus = load_corpus(
-        config.corpus, config.text_column, config.tokens, subject.tokenizer, config.context, config.seed
+        config.corpus, config.text_column, parse_count(config.tokens), subject.tokenizer, config.context, config.seed
     )
     say_corpus(corpus, say)
     features = _features(config, subject, site, dictionary, info.digest, corpus)
@@ -119,12 +120,12 @@ def load_setting(config: RunConfig, say: Callable[[str], None]) -> Setting:
 
 def explain_windows(corpus: Corpus) -> Windows:
     """Windows of the explain split: all that anything may be fitted on."""
-    return corpus.windows.select(corpus.splits.split == 0)
+    return corpus.windows.select(corpus.splits.rows("explain"))
 
 
 def score_windows(corpus: Corpus, tokens: int, seed: int) -> Windows:
     """Random windows of the score split, of about `tokens` tokens."""
-    held_out = corpus.windows.select(corpus.splits.split == 1)
+    held_out = corpus.windows.select(corpus.splits.rows("score"))
     order = np.random.default_rng(seed).permutation(len(held_out))
     return held_out.select(np.sort(order[: max(1, tokens // corpus.windows.context)]))
 
@@ -170,6 +171,20 @@ def method(config: RunConfig) -> Method:
     """The protocol's evidence and scorer."""
     protocol = preset(config)
     return Method(protocol.evidence, protocol.scorer())
+
+
+def harvest_sizes(config: RunConfig) -> HarvestSizes:
+    """What the protocol needs of every unit, with some to spare where duplicates are passed over."""
+    protocol = preset(config)
+    each = SplitSizes(
+        top=protocol.harvest_top,
+        per_interval=protocol.harvest_per_interval,
+        random=protocol.harvest_random,
+        out_of_context=protocol.harvest_out_of_context,
+    )
+    return HarvestSizes(
+        excerpt_tokens=protocol.excerpt_tokens, n_intervals=protocol.n_intervals, explain=each, score=each
+    )
 
 
 def language_models(config: RunConfig) -> list[str]:

@@ -15,7 +15,7 @@ from autointerp.llm.prices import NANO, Prices
 from autointerp.llm.progress import Progress
 from autointerp.llm.provider import Answer, Provider, Sent, answer_key
 from autointerp.llm.store import Store
-from autointerp.llm.tables import Account
+from autointerp.llm.tables import Account, Budget
 from autointerp.records.call import Reply, Request, Usage
 from autointerp.records.explanation import Failure
 from autointerp.seams import BudgetReached, Interrupted, Refused, Stop
@@ -62,6 +62,7 @@ class Client:
         self._flights: dict[bytes, _Flight] = {}
         self._tasks: set[asyncio.Task[Reply | Failure]] = set()
         self._stop: Stop | None = None
+        self._closed_with: Budget | None = None
         self._holding = 0
         self._freed = asyncio.Event()
         self._done, self._cached = 0, 0
@@ -127,8 +128,8 @@ class Client:
         return said
 
     def progress(self) -> Progress:
-        """Where the run's calls stand."""
-        budget = self._store.budget(self._run)
+        """Where the run's calls stand, or stood when the client was closed."""
+        budget = self._closed_with or self._store.budget(self._run)
         committed, reserved, cap = (budget.committed, budget.reserved, budget.cap) if budget else (0, 0, None)
         return Progress(
             in_flight=len(self._flights),
@@ -155,6 +156,7 @@ class Client:
                 await self._store.add_hits(dict(self._hits))
                 await self._store.recover()
         finally:
+            self._closed_with = self._store.budget(self._run) or Budget(None, 0, 0)
             self._store.close()
 
     async def _shared(self, request: Request, *, fresh: bool) -> tuple[Reply | Failure, bool]:
@@ -162,6 +164,8 @@ class Client:
 
         Second, whether it cost nothing now.
         """
+        if self._closed_with is not None:
+            raise Interrupted("The client is closed.")
         provider = self._providers.get(request.model)
         if provider is None:
             raise UserError(f"{request.model} was not opened.", do=nearest(request.model, self._providers))

@@ -68,17 +68,19 @@ class Store(StoreReader):
             lock = _lock(path)
         except OSError as error:
             raise UserError(f"The store of answers {path} cannot be made.", str(error)) from error
+        opened = [lock]
         try:
-            connection = _connect(path)
+            opened += [connection := _connect(path)]
             connection.executescript(tables.SCHEMA)
             tables.recover(connection)
-            return cls(_connect(path), Writer(connection), lock)
-        except sqlite3.Error as error:
-            lock.close()
+            opened += [reader := _connect(path)]
+        except (sqlite3.Error, UserError) as error:
+            for each in opened:
+                each.close()
+            if isinstance(error, UserError):
+                raise
             raise UserError(f"The store of answers {path} cannot be written.", str(error)) from error
-        except UserError:
-            lock.close()
-            raise
+        return cls(reader, Writer(connection), lock)
 
     def open_run(self, run: str, cap: int | None) -> "asyncio.Future[None]":
         """Make the run's budget with `cap` nano-dollars (None: no limit), or give it a new cap."""

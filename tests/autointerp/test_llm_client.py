@@ -410,6 +410,9 @@ def test_closing_interrupts_who_still_waits(tmp_path: Path) -> None:
             await sent.wait()
         said = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(one, Interrupted) for one in said)
+        with pytest.raises(Interrupted):
+            await client.answer(request())
+        assert client.progress().spent == BOUND
 
     run(main)
     assert attempts(tmp_path) == [("unknown", "interrupted", BOUND)]

@@ -1,5 +1,6 @@
 """Bounds before, costs after, estimates for people."""
 
+import asyncio
 from decimal import Decimal
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from autointerp.llm.prices import OVERHEAD, GivenPrice, Prices, parse_dollars, p
 from autointerp.llm.scripted import ScriptedProvider
 from autointerp.records.call import Usage
 from sae.errors import UserError
-from tests.autointerp.llm_parts import CHEAP, MODEL, parrot, request
+from tests.autointerp.llm_parts import CHEAP, MODEL, open_client, parrot, request
 
 HAIKU, SONNET, LUNA = "anthropic/claude-haiku-5-5", "anthropic/claude-sonnet-5-5", "openai/gpt-6-luna"
 
@@ -116,3 +117,17 @@ def test_an_estimate_without_a_store_finds_nothing_cached(tmp_path: Path) -> Non
     [row] = estimate([request()], CHEAP, {MODEL: ScriptedProvider(parrot)}, path)
     assert (row.calls, row.cached) == (1, 0)
     assert not path.exists()
+
+
+def test_an_estimate_leaves_out_what_is_stored(tmp_path: Path) -> None:
+    """An answer that was paid for costs nothing the next time."""
+
+    async def main() -> None:
+        async with open_client(tmp_path) as client:
+            await client.answer(request("paid"))
+
+    asyncio.run(main())
+    providers, path = {MODEL: ScriptedProvider(parrot)}, tmp_path / "answers.sqlite"
+    [row] = estimate([request("paid"), request("new")], CHEAP, providers, path)
+    assert (row.calls, row.cached) == (1, 1)
+    assert row.upper == CHEAP.bound(request("new"))

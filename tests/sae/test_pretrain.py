@@ -69,7 +69,8 @@ def test_the_subject_learns_and_is_saved(tokenizer: PreTrainedTokenizerFast, win
     model = train_subject(RECIPE, tokenizer, windows, windows, tmp_path, log_every=3_000, on_log=logs.append)
     untrained = build_subject(RECIPE, tokenizer)
     assert language_loss(untrained, windows).item() == pytest.approx(math.log(270), abs=0.3)
-    assert logs[-1].validation_loss < 0.5 < logs[0].train_loss
+    assert logs[-1].validation_loss < 1
+    assert logs[-1].validation_loss < logs[0].validation_loss
     assert [log.tokens for log in logs] == sorted({log.tokens for log in logs})
     assert logs[-1].tokens >= RECIPE.tokens
     assert 3 <= len(logs) <= 5
@@ -91,7 +92,7 @@ def test_training_can_be_repeated(tokenizer: PreTrainedTokenizerFast, windows: W
 
 def test_padding_is_no_target(tokenizer: PreTrainedTokenizerFast) -> None:
     """A short window's loss is that of its real tokens alone."""
-    text = "a zebra vexed the quick fox"
+    text = "a zebra vexed a quick fox"
     long, short = (cut_windows([Document("d", text, "files")], tokenizer, context) for context in (40, 24))
     ids = tokenizer(text)["input_ids"]
     assert 16 <= len(ids) <= 23

@@ -1,0 +1,214 @@
+"""What the terminal shows: one unit with coloured tokens, and progress on standard error."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol, TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from autointerp.llm.progress import Progress as Calls
+from autointerp.records.explanation import Explanation, Failure
+from autointerp.records.outcome import Outcome
+from autointerp.records.trial import Measure, Score, Undefined
+from autointerp.records.unit import Excerpt, LogitEffect, UnitRecord
+
+_TOP = 5
+"""Top excerpts that are shown."""
+_EVERY = 10.0
+"""Seconds between two lines of progress where nobody watches a terminal."""
+_PALE, _FULL = (255, 243, 224), (245, 124, 0)
+"""Backgrounds of the weakest and of the strongest activation."""
+
+
+class Advance(Protocol):
+    """How a stage says how far it is."""
+
+    def __call__(self, done: float, text: str = "") -> None:
+        """`done` of the stage's total are done in all; `text` is what else there is to say."""
+        ...
+
+
+def say(text: str) -> None:
+    """One line on standard error."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def money(calls: Calls) -> str:
+    """What the calls of a run have cost and how they went, such as ``$1.11 of $5.00  fail:2``."""
+    limit = "" if calls.cap is None else f" of ${calls.cap / 1e9:.2f}"
+    counts = [f"{kind}:{n}" for kind, n in {**calls.retries, "fail": sum(calls.failed.values())}.items() if n]
+    return "  ".join([f"${calls.spent / 1e9:.2f}{limit}", *counts])
+
+
+@contextmanager
+def stage(
+    name: str,
+    total: int,
+    unit: str,
+    *,
+    stream: TextIO | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Generator[Advance]:
+    """Show on standard error how a stage goes on; `total` is counted in `unit`.
+
+    A bar on a terminal, otherwise one JSON line per 10 seconds and one at the end.
+    """
+    out = stream or sys.stderr
+    console = Console(file=out)
+    if console.is_terminal:
+        with _bar(console) as progress:
+            task = progress.add_task(name, total=total, unit=unit, rate="", text="")
+            begun = clock()
+
+            def draw(done: float, text: str = "") -> None:
+                progress.update(task, completed=done, text=text, rate=f"{_rate(done, clock() - begun):,.3g} {unit}/s")
+
+            yield draw
+    else:
+        lines = _Lines(name, total, unit, out, clock)
+        try:
+            yield lines.advance
+        finally:
+            lines.write()
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}", markup=False),
+        console=console,
+        transient=False,
+    )
+
+
+class _Lines:
+    """Progress as JSON lines, for logs."""
+
+    def __init__(self, name: str, total: int, unit: str, stream: TextIO, clock: Callable[[], float]) -> None:
+        self._name, self._total, self._unit = name, total, unit
+        self._stream, self._clock = stream, clock
+        self._begun = self._written = clock()
+        self._done, self._text = 0.0, ""
+
+    def advance(self, done: float, text: str = "") -> None:
+        self._done, self._text = done, text
+        if self._clock() - self._written >= _EVERY:
+            self.write()
+
+    def write(self) -> None:
+        self._written = self._clock()
+        rate = _rate(self._done, self._written - self._begun)
+        line = {
+            "stage": self._name,
+            "done": self._done,
+            "total": self._total,
+            "unit": self._unit,
+            "seconds": round(self._written - self._begun, 1),
+            "rate": float(f"{rate:.3g}"),
+            "left": round((self._total - self._done) / rate, 1) if rate else None,
+            "text": self._text,
+        }
+        self._stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._stream.flush()
+
+
+def _rate(done: float, seconds: float) -> float:
+    return done / seconds if seconds > 0 else 0.0
+
+
+def print_unit(record: UnitRecord, outcome: Outcome | None) -> None:
+    """Print one unit on standard output; None where it has not ended yet."""
+    Console(highlight=False).print(show_unit(record, outcome))
+
+
+def show_unit(record: UnitRecord, outcome: Outcome | None) -> RenderableType:
+    """One unit: how often it fires, its explanation and scores, its logits, and excerpts of the explain documents.
+
+    A token's background is the stronger orange the higher its activation; the number before an excerpt is the
+    highest, so that nothing is said by colour alone.
+    """
+    explain, score = record.statistics["explain"], record.statistics["score"]
+    facts = (
+        f"density {explain.density:.3g} (score documents {score.density:.3g})   "
+        f"maximum {explain.maximum:.4g}   mean {explain.mean:.3g}"
+    )
+    parts: list[RenderableType] = [Text(f"{record.unit.arm} {record.unit.name}", style="bold"), Text(facts), Text()]
+    if outcome is not None:
+        parts += [*_said(outcome), Text()]
+    if record.promoted or record.suppressed:
+        parts += [_logits("promotes", record.promoted), _logits("suppresses", record.suppressed), Text()]
+    return Group(*parts, _excerpts(record))
+
+
+def _said(outcome: Outcome) -> Iterator[RenderableType]:
+    match outcome.explanation:
+        case Explanation(text, explainer):
+            yield Text.assemble((f"explanation by {explainer}: ", "bold"), text)
+        case Failure() | None:
+            yield Text("no explanation", style="bold")
+    match outcome.result:
+        case Failure(stage, kind, message):
+            yield Text.assemble((f"no score, {kind} ({stage}): ", "bold"), message)
+        case Score() as score:
+            yield _scores(score)
+
+
+def _scores(score: Score) -> RenderableType:
+    table = Table("measure", "value", "95 % interval", box=None, pad_edge=False, title_justify="left")
+    for name, measure in score.measures.items():
+        style = "bold" if name == score.headline else ""
+        match measure:
+            case Measure(value, low, high):
+                table.add_row(name, f"{value:.3f}", f"{low:.3f} to {high:.3f}", style=style)
+            case Undefined(reason):
+                table.add_row(name, "-", Text(reason), style=style)
+    constant = "; all predictions are the same" if score.constant else ""
+    return Group(Text(f"{score.items} items, {score.missing} without a prediction{constant}"), table)
+
+
+def _logits(verb: str, effects: Sequence[LogitEffect]) -> Text:
+    line = Text.assemble((f"{verb} ", "bold"))
+    for effect in effects:
+        line.append(effect.token, style="underline").append(f" {effect.weight:+.2f}  ", style="dim")
+    return line
+
+
+def _excerpts(record: UnitRecord) -> Table:
+    """The top excerpts, then the first of each activation interval, strongest interval first."""
+    excerpts = record.excerpts["explain"]
+    first: dict[int, Excerpt] = {}
+    for excerpt in excerpts:
+        if excerpt.group == "interval":
+            first.setdefault(excerpt.interval, excerpt)
+    shown = [("top", each) for each in excerpts if each.group == "top"][:_TOP]
+    shown += [(f"interval {interval}", first[interval]) for interval in sorted(first, reverse=True)]
+    table = Table("from", "highest", "excerpt", box=None, pad_edge=False)
+    table.columns[1].justify = "right"
+    for label, excerpt in shown:
+        table.add_row(label, f"{max(excerpt.activations):.3g}", _tokens(excerpt, record.maximum))
+    return table
+
+
+def _tokens(excerpt: Excerpt, maximum: float) -> Text:
+    line = Text()
+    for token, activation in zip(excerpt.tokens, excerpt.activations, strict=True):
+        share = min(activation / maximum, 1.0) if maximum > 0 else 0.0
+        line.append(token, style=_shade(share) if share > 0 else "")
+    return line
+
+
+def _shade(share: float) -> str:
+    red, green, blue = (round(pale + share * (full - pale)) for pale, full in zip(_PALE, _FULL, strict=True))
+    return f"black on rgb({red},{green},{blue})"

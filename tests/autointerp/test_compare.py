@@ -1,0 +1,177 @@
+"""Arms are summarised and compared as they should be."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autointerp.compare import LIFT, Comparison, Support, compare, counted_prefix
+from autointerp.records.explanation import Failure
+from autointerp.records.outcome import Outcome
+from autointerp.records.trial import Score, Undefined
+from autointerp.statistics import Estimate, MannWhitney
+from sae.errors import UserError
+from tests.autointerp.synthetic_outcomes import arm_info, outcome, realistic
+
+
+def two_arms(features: list[float], neurons: list[float]) -> list[Outcome]:
+    """Features first, then neurons, in one admission order."""
+    named = [("features", value) for value in features] + [("neurons", value) for value in neurons]
+    return [outcome(order, arm, order, value) for order, (arm, value) in enumerate(named)]
+
+
+def compare_two(outcomes: list[Outcome], kind: str = "neurons") -> Comparison:
+    """`features` against `neurons` of the given kind."""
+    n = [sum(each.unit.arm == arm for each in outcomes) for arm in ("features", "neurons")]
+    return compare(outcomes, [arm_info("features", n[0]), arm_info("neurons", n[1], kind)], "features", 0)  # type: ignore[arg-type]
+
+
+@given(st.sets(st.integers(0, 30)), st.randoms(use_true_random=False))
+def test_only_the_gapless_prefix_is_counted(orders: set[int], shuffle: object) -> None:
+    """Whatever ended beyond the first missing unit is left out, whichever way the outcomes are ordered."""
+    outcomes = [outcome(order, "features", order, 0.5) for order in orders]
+    shuffle.shuffle(outcomes)  # type: ignore[attr-defined]
+    counted = [each.order for each in counted_prefix(outcomes)]
+    gap = next(i for i in range(32) if i not in orders)
+    assert counted == list(range(gap))
+
+
+def test_an_arm_that_scores_higher_everywhere_wins_every_pair() -> None:
+    """Disjoint samples differ by the difference of their medians, with probability 1."""
+    comparison = compare_two(two_arms([0.7 + i / 1000 for i in range(40)], [0.2 + i / 1000 for i in range(40)]))
+    difference = comparison.contrasts[0].differences["spearman"]
+    assert isinstance(difference.median, Estimate)
+    assert difference.median.value == pytest.approx(0.5)
+    assert difference.median.low > 0.48
+    assert difference.superior == Estimate(1.0, 1.0, 1.0)
+    assert isinstance(difference.test, MannWhitney)
+    assert (difference.test.u, difference.test.effect) == (1600.0, 1.0)
+    assert difference.test.p < 1e-10
+
+
+def test_the_same_scores_in_both_arms_do_not_differ() -> None:
+    """Equal samples differ by 0, win half of the pairs and have no effect."""
+    scores = [i / 50 for i in range(50)]
+    difference = compare_two(two_arms(scores, scores)).contrasts[0].differences["spearman"]
+    assert isinstance(difference.median, Estimate)
+    assert isinstance(difference.superior, Estimate)
+    assert difference.median.value == 0
+    assert difference.median.low < 0 < difference.median.high
+    assert difference.superior.value == pytest.approx(0.5)
+
+
+def test_swapping_the_reference_negates_the_difference() -> None:
+    """The difference of neurons from features is that of features from neurons with its sign turned."""
+    outcomes, arms = realistic(60, 40)
+    forth, back = (
+        compare(outcomes, arms, label, 0).contrasts[0].differences["spearman"] for label in ("features", "neurons")
+    )
+    assert isinstance(forth.mean, Estimate)
+    assert isinstance(back.mean, Estimate)
+    assert forth.mean.value == pytest.approx(-back.mean.value)
+
+
+def test_every_counted_unit_is_in_the_funnel() -> None:
+    """Failures, undefined headlines and scores add up to the counted units, and failures never become zeros."""
+    dead = Failure("evidence", "dead", "Never fires.")
+    scored = [outcome(i, "features", i, 0.5) for i in range(8)]
+    others = [outcome(8, "features", 8, None), outcome(9, "features", 9, 0.0, failure=dead)]
+    beyond = [outcome(11, "features", 11, 0.1)]
+    arm = compare([*scored, *others, *beyond], [arm_info("features", 20)], "features", 0).arms[0]
+    assert (arm.funnel.asked, arm.funnel.counted, arm.funnel.scored, arm.funnel.undefined) == (20, 10, 8, 1)
+    assert arm.funnel.failed == {"dead": 1}
+    assert arm.measures["spearman"].n == 8
+    assert arm.measures["spearman"].mean == Estimate(0.5, 0.5, 0.5)
+
+
+def test_lift_is_taken_unit_by_unit() -> None:
+    """The lift is the headline less unigram's 0.25."""
+    arm = compare_two(two_arms([0.3, 0.4, 0.5, 0.6, 0.7, 0.8], [0.1] * 6)).arms[0]
+    lift = arm.measures[LIFT].mean
+    assert isinstance(lift, Estimate)
+    assert lift.value == pytest.approx(0.55 - 0.25)
+
+
+def test_intervals_are_summarised_strongest_last() -> None:
+    """The twelve intervals keep their places, and count only units where they are defined."""
+    outcomes, arms = realistic(400, 50)
+    intervals = compare(outcomes, arms, "features", 0).arms[0].intervals
+    first, last = intervals[0].mean, intervals[11].mean
+    assert isinstance(first, Estimate)
+    assert isinstance(last, Estimate)
+    assert len(intervals) == 12
+    assert first.value < last.value
+    assert intervals[11].n < intervals[0].n
+
+
+def test_constant_and_missing_shares_are_reported() -> None:
+    """Shares are over scored units and over items asked."""
+    outcomes = two_arms([0.5] * 4, [])
+    odd = outcomes[0].result
+    assert isinstance(odd, Score)
+    outcomes[0] = replace(outcomes[0], result=replace(odd, constant=True, missing=12))
+    comparison = compare_two(outcomes)
+    assert comparison.arms[0].constant_share == 0.25
+    assert comparison.arms[0].missing_share == 12 / 240
+    assert isinstance(comparison.arms[1].constant_share, Undefined)
+
+
+def test_too_few_units_give_undefined_with_the_reason() -> None:
+    """One unit of an arm is no comparison, and no arm at all is none either."""
+    for neurons in ([0.1], []):
+        difference = compare_two(two_arms([0.5] * 10, neurons)).contrasts[0].differences["spearman"]
+        for part in (difference.median, difference.mean, difference.superior, difference.test):
+            assert isinstance(part, Undefined)
+            assert f"10 and {len(neurons)} units" in part.reason
+
+
+def test_matched_neurons_are_compared_at_common_densities_only() -> None:
+    """Units outside the overlap of the two density ranges are left out and counted."""
+    features = [outcome(i, "features", i, 0.9 if i < 30 else 0.1, density=1e-4 * (i + 1)) for i in range(60)]
+    neurons = [outcome(60 + i, "neurons", i, 0.5, density=31e-4 + 1e-4 * i) for i in range(40)]
+    contrast = compare_two([*features, *neurons], "neurons-matched").contrasts[0]
+    assert isinstance(contrast.support, Support)
+    assert contrast.support.kept == (30, 30)
+    assert contrast.support.lost == (30, 10)
+    assert (contrast.support.low, contrast.support.high) == (pytest.approx(31e-4), pytest.approx(60e-4))
+    assert contrast.differences["spearman"].n == (30, 30)
+    median = contrast.differences["spearman"].median
+    assert isinstance(median, Estimate)
+    assert median.value == pytest.approx(-0.4)
+
+
+def test_fewer_than_twenty_matched_units_are_no_comparison() -> None:
+    """Below 20 units per arm of common density everything is Undefined; plain neurons are not affected."""
+    features = [outcome(i, "features", i, 0.9, density=1e-4 * (i + 1)) for i in range(60)]
+    neurons = [outcome(60 + i, "neurons", i, 0.5, density=30e-4) for i in range(19)]
+    contrast = compare_two([*features, *neurons], "neurons-matched").contrasts[0]
+    assert isinstance(contrast.support, Undefined)
+    assert isinstance(contrast.differences["spearman"].median, Undefined)
+    assert all(isinstance(each, Undefined) for each in contrast.intervals)
+    plain = compare_two([*features, *neurons]).contrasts[0]
+    assert plain.support is None
+    assert isinstance(plain.differences["spearman"].median, Estimate)
+
+
+def test_numbers_do_not_depend_on_other_arms() -> None:
+    """Every number has its own generator, so that an arm more changes none of the others."""
+    outcomes, arms = realistic(80, 60)
+    more = [*outcomes, *(outcome(len(outcomes) + i, "random", i, 0.1) for i in range(10))]
+    alone = compare(outcomes, arms, "features", 3)
+    beside = compare(more, [arms[0], arm_info("random", 10, "random"), arms[1]], "features", 3)
+    assert alone.arms == (beside.arms[0], beside.arms[2])
+    assert alone.contrasts[0] == beside.contrasts[1]
+
+
+def test_no_outcomes_at_all_are_summarised() -> None:
+    """A run that was stopped at once has an empty funnel and no numbers."""
+    comparison = compare([], [arm_info("features", 5), arm_info("neurons", 5, "neurons-matched")], "features", 0)
+    assert comparison.arms[0].funnel.counted == 0
+    assert isinstance(comparison.arms[0].measures["spearman"].median, Undefined)
+
+
+def test_an_unknown_reference_names_the_nearest_arm() -> None:
+    """A reference that no arm has is the user's mistake."""
+    with pytest.raises(UserError, match="Did you mean features"):
+        compare([], [arm_info("features", 5)], "feature", 0)

@@ -205,7 +205,7 @@ def load_run(directory: Path) -> RunConfig:
     if not path.exists():
         raise UserError(f"{directory} is no results directory.", f"It has no {path.name}.", "Give the --out of a run.")
     try:
-        return RunConfig(**_read_file(path))
+        return RunConfig.model_validate(_read_file(path))
     except ValidationError as error:
         raise UserError(f"{path} is not a valid configuration.", word(error)) from error
 

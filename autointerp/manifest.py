@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def environment() -> dict[str, object]:
 
 
 @contextmanager
-def timed(directory: Path, stage: str) -> Iterator[None]:
+def timed(directory: Path, stage: str) -> Generator[None]:
     """Record the wall time of a stage in the manifest, whether it ends well or not."""
     begun = time.monotonic()
     try:

@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -153,7 +153,7 @@ def _outcome(rank: int, record: UnitRecord, explanation: Explanation | Failure, 
 
 
 @contextmanager
-def _interrupts(stops: list[Stop], workers: Sequence["asyncio.Task[None]"]) -> Iterator[None]:
+def _interrupts(stops: list[Stop], workers: Sequence["asyncio.Task[None]"]) -> Generator[None]:
     """First SIGINT or SIGTERM: admit nothing more and drain; the second, or the end of the drain: cancel."""
     loop = asyncio.get_running_loop()
 

@@ -1,6 +1,6 @@
 """Language models for a run: opened within its budget, or only counted."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -27,8 +27,18 @@ def answers_path(config: RunConfig, directory: Path) -> Path:
     return config.answers or directory.resolve().parent / "answers.sqlite"
 
 
+def check_models(config: RunConfig) -> None:
+    """Raise `UserError` for a model that could not be called, before anything is computed: name, key, price, budget."""
+    models = language_models(config)
+    make_providers(models, config.base_url, offline=config.dry_run)
+    for model in models:
+        _prices(config).require(model)
+    if config.max_cost is not None:
+        parse_dollars(config.max_cost.removeprefix("+"))
+
+
 @asynccontextmanager
-async def open_client(config: RunConfig, directory: Path, run: str) -> AsyncIterator[Client | None]:
+async def open_client(config: RunConfig, directory: Path, run: str) -> AsyncGenerator[Client | None]:
     """The client of a run within its budget; None where no language model is asked.
 
     Raises `UserError` for a missing key, a model without a price, or a store in use by another process.

@@ -22,7 +22,7 @@ from autointerp.records.outcome import ArmInfo, Outcome
 from autointerp.report import plots, tables, terminal
 from autointerp.report.render import render, render_estimate
 from autointerp.seams import BudgetReached, Interrupted
-from autointerp.spending import count_calls, ledger, open_client
+from autointerp.spending import check_models, count_calls, ledger, open_client
 from autointerp.wiring import FEATURES, Arm, Setting, harvest_sizes, judges, load_setting, method
 from sae.errors import UserError, nearest
 from sae.features import stream_units
@@ -35,6 +35,7 @@ _JUDGE_STAGES = ("explain", "simulate")
 
 def run(config: RunConfig) -> int:
     """The whole way, or with `dry_run` the count of what it would cost."""
+    check_models(config)
     directory = open_run(config)
     source = _harvested(config, directory)
     if config.dry_run:
@@ -224,7 +225,7 @@ def _judge(
                 ended = itertools.count(1)
 
                 def on_outcome(_: Outcome) -> None:
-                    advance(next(ended), money(client) if client else "")
+                    advance(next(ended), terminal.money(client.progress()) if client else "")
 
                 at_once = config.concurrency if client else 1
                 return await admit(order, step(judged), at_once=at_once, on_outcome=on_outcome)

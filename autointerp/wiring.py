@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import assert_never
 
 import numpy as np
 
@@ -163,8 +162,6 @@ def preset(config: RunConfig) -> Monosemanticity2023:
     match config.protocol:
         case "monosemanticity-2023":
             return Monosemanticity2023(seed=config.seed)
-        case unknown:
-            assert_never(unknown)
 
 
 def method(config: RunConfig) -> Method:

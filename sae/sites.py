@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -116,7 +116,7 @@ def find_site(model: PreTrainedModel, name: str) -> Site:
 
 
 @contextmanager
-def hooked(model: PreTrainedModel, site: Site, see: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
+def hooked(model: PreTrainedModel, site: Site, see: Callable[[Tensor], Tensor | None]) -> Generator[None]:
     """Within this context `see` gets the site's activations in every forward pass; what it returns replaces them."""
 
     def after(_module: nn.Module, _inputs: Any, output: Any) -> Any:

@@ -1,11 +1,11 @@
 """The model whose activations are explained."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -190,9 +190,10 @@ def load_subject(name: str, *, device: str = "cpu", dtype: str = "float32", revi
         raise UserError(f"{name} is a {model_type} model.", do=f"Supported: {', '.join(sorted(FAMILIES))}.")
     try:
         with _no_progress_bar():
-            model, report = AutoModelForCausalLM.from_pretrained(
+            loaded = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=torch_dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
             )
+            model, report = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"The weights in {folder} cannot be read.", str(error)) from error
     if report["missing_keys"]:
@@ -206,7 +207,7 @@ def load_subject(name: str, *, device: str = "cpu", dtype: str = "float32", revi
 
 
 @contextmanager
-def _no_progress_bar() -> Iterator[None]:
+def _no_progress_bar() -> Generator[None]:
     shown = is_progress_bar_enabled()
     disable_progress_bar()
     try:

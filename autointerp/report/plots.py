@@ -113,7 +113,8 @@ def _series(outcomes: Sequence[Outcome], comparison: Comparison) -> list[_Series
 
 def _colours(arms: Sequence[ArmInfo]) -> list[str]:
     """One colour per arm, by its kind, so that the same kind looks the same in every run."""
-    spare = [*_MORE_COLOURS, *_COLOURS.values()] * len(arms)
+    kinds = {arm.kind for arm in arms}
+    spare = [*_MORE_COLOURS, *(colour for kind, colour in _COLOURS.items() if kind not in kinds)] * len(arms)
     free = dict(_COLOURS)
     return [free.pop(arm.kind, None) or spare.pop(0) for arm in arms]
 

@@ -6,7 +6,7 @@ import json
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, TypeAlias, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from autointerp.compare import ArmSummary, Comparison
 from autointerp.config import Format
@@ -19,8 +19,6 @@ from autointerp.statistics import Estimate
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-
-Plain: TypeAlias = "bool | int | float | str | list[Plain] | dict[str, Plain] | None"
 
 _CSV_COLUMNS = ("table", "arm", "baseline", "measure", "statistic", "n", "n_baseline", "value", "low", "high", "reason")
 _NANO = 1e9
@@ -90,7 +88,7 @@ def as_json(value: object) -> str:
     return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def plain(value: object) -> Plain:
+def plain(value: object) -> Any:
     """`value` in JSON's own types at full precision; an `Undefined` is a null value with its reason."""
     if isinstance(value, Undefined):
         return {"value": None, "reason": value.reason}
@@ -105,7 +103,7 @@ def plain(value: object) -> Plain:
     raise TypeError(f"{type(value).__name__} has no place in JSON")
 
 
-def _plain_fields(value: "DataclassInstance") -> Plain:
+def _plain_fields(value: "DataclassInstance") -> dict[str, Any]:
     return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
 
 

@@ -68,7 +68,7 @@ def write_tables(run_dir: Path, outcomes: Sequence[Outcome], comparison: Compari
     ordered = sorted(outcomes, key=lambda outcome: outcome.order)
     arms = [asdict(arm.info) for arm in comparison.arms]
     how = {"schema": _SCHEMA, "arms": arms, "reference": comparison.reference, "seed": comparison.seed}
-    summary = {"schema": _SCHEMA, "verdict": verdict(comparison), **_mapping(plain(comparison))}
+    summary = {"schema": _SCHEMA, "verdict": verdict(comparison), **plain(comparison)}
     _write_parquet(run_dir / SCORES, (row for each in ordered for row in _score_rows(each)), _SCORES, how)
     write_explanations(run_dir, ordered)
     _write_text(run_dir / SUMMARY_JSON, as_json(summary) + "\n")
@@ -183,11 +183,6 @@ def _failure(row: dict[str, Any]) -> Failure | None:
     if row["failure_kind"] is None:
         return None
     return Failure(row["failure_stage"], row["failure_kind"], row["failure_message"])
-
-
-def _mapping(value: object) -> Mapping[str, object]:
-    assert isinstance(value, dict)
-    return value
 
 
 def _write_parquet(path: Path, rows: Iterable[dict[str, object]], schema: pa.Schema, how: Mapping[str, object]) -> None:

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol, TextIO
+from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -18,6 +18,7 @@ from autointerp.records.outcome import Outcome
 from autointerp.records.trial import Measure, Score, Undefined
 from autointerp.records.unit import Excerpt, LogitEffect, UnitRecord
 
+
 _TOP = 5
 """Top excerpts that are shown."""
 _EVERY = 10.0
@@ -29,7 +30,7 @@ _PALE, _FULL = (255, 243, 224), (245, 124, 0)
 class Advance(Protocol):
     """How a stage says how far it is."""
 
-    def __call__(self, done: float, text: str = "") -> None:
+    def __call__(self, done: int, text: str = "") -> None:
         """`done` of the stage's total are done in all; `text` is what else there is to say."""
         ...
 
@@ -52,26 +53,24 @@ def stage(
     total: int,
     unit: str,
     *,
-    stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Generator[Advance]:
     """Show on standard error how a stage goes on; `total` is counted in `unit`.
 
     A bar on a terminal, otherwise one JSON line per 10 seconds and one at the end.
     """
-    out = stream or sys.stderr
-    console = Console(file=out)
+    console = Console(stderr=True)
     if console.is_terminal:
         with _bar(console) as progress:
             task = progress.add_task(name, total=total, unit=unit, rate="", text="")
             begun = clock()
 
-            def draw(done: float, text: str = "") -> None:
+            def draw(done: int, text: str = "") -> None:
                 progress.update(task, completed=done, text=text, rate=f"{_rate(done, clock() - begun):,.3g} {unit}/s")
 
             yield draw
     else:
-        lines = _Lines(name, total, unit, out, clock)
+        lines = _Lines(name, total, unit, clock)
         try:
             yield lines.advance
         finally:
@@ -96,13 +95,13 @@ def _bar(console: Console) -> Progress:
 class _Lines:
     """Progress as JSON lines, for logs."""
 
-    def __init__(self, name: str, total: int, unit: str, stream: TextIO, clock: Callable[[], float]) -> None:
+    def __init__(self, name: str, total: int, unit: str, clock: Callable[[], float]) -> None:
         self._name, self._total, self._unit = name, total, unit
-        self._stream, self._clock = stream, clock
+        self._clock = clock
         self._begun = self._written = clock()
-        self._done, self._text = 0.0, ""
+        self._done, self._text = 0, ""
 
-    def advance(self, done: float, text: str = "") -> None:
+    def advance(self, done: int, text: str = "") -> None:
         self._done, self._text = done, text
         if self._clock() - self._written >= _EVERY:
             self.write()
@@ -120,11 +119,11 @@ class _Lines:
             "left": round((self._total - self._done) / rate, 1) if rate else None,
             "text": self._text,
         }
-        self._stream.write(json.dumps(line, ensure_ascii=False) + "\n")
-        self._stream.flush()
+        sys.stderr.write(json.dumps(line, ensure_ascii=False) + "\n")
+        sys.stderr.flush()
 
 
-def _rate(done: float, seconds: float) -> float:
+def _rate(done: int, seconds: float) -> float:
     return done / seconds if seconds > 0 else 0.0
 
 

@@ -95,7 +95,7 @@ def test_lift_is_taken_unit_by_unit() -> None:
 
 def test_intervals_are_summarised_strongest_last() -> None:
     """The twelve intervals keep their places, and count only units where they are defined."""
-    outcomes, arms = realistic(400, 50)
+    outcomes, arms = realistic(120, 10)
     intervals = compare(outcomes, arms, "features", 0).arms[0].intervals
     first, last = intervals[0].mean, intervals[11].mean
     assert isinstance(first, Estimate)

@@ -43,13 +43,15 @@ def piece_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
-def gpt2_folder(path: Path, *, activation: str = "relu", layers: int = 2, dtype: torch.dtype = torch.float32) -> Path:
+def gpt2_folder(
+    path: Path, *, activation: str = "relu", layers: int = 2, dtype: torch.dtype = torch.float32, context: int = CONTEXT
+) -> Path:
     """A GPT-2 checkpoint with weights large enough that its parts matter."""
     tokenizer = byte_tokenizer()
     torch.manual_seed(0)
     config = GPT2Config(
         vocab_size=len(tokenizer),
-        n_positions=CONTEXT,
+        n_positions=context,
         n_embd=WIDTH,
         n_inner=NEURONS,
         n_head=2,
@@ -67,7 +69,7 @@ def gpt2_folder(path: Path, *, activation: str = "relu", layers: int = 2, dtype:
     return path
 
 
-def llama_folder(path: Path) -> Path:
+def llama_folder(path: Path, *, context: int = CONTEXT) -> Path:
     """A Llama checkpoint with gated SiLU neurons."""
     tokenizer = piece_tokenizer()
     torch.manual_seed(0)
@@ -77,7 +79,7 @@ def llama_folder(path: Path) -> Path:
         intermediate_size=NEURONS,
         num_hidden_layers=2,
         num_attention_heads=2,
-        max_position_embeddings=CONTEXT,
+        max_position_embeddings=context,
         initializer_range=0.5,
         bos_token_id=1,
         eos_token_id=2,

@@ -1,0 +1,239 @@
+"""The commands as a user runs them, on tiny subjects that the tests make."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from autointerp.cli import main
+from autointerp.report.tables import read_outcomes
+from sae.corpus.generated import generated_documents
+from tests.sae.tiny import gpt2_folder, llama_folder
+from tests.servers.loopback import Server, serve
+
+SITE = "blocks.0.mlp.hook_post"
+MODELS = ("--explainer", "anthropic/claude-sonnet-5-5", "--simulator", "openai/gpt-6-luna")
+
+
+def command(*words: str | Path) -> int:
+    """Exit code of a command run in this process."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus, a GPT-2 with ReLU neurons and an autoencoder that `train` made of it."""
+    place = tmp_path_factory.mktemp("end-to-end")
+    texts = [document.text for document in generated_documents(60, seed=3, characters=1200)]
+    (place / "corpus.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts), encoding="utf-8")
+    gpt2_folder(place / "subject", layers=1, context=32)
+    trained = command(
+        "train", "--subject", place / "subject", "--site", SITE, "--out", place / "sae", "--d-sae", "48",
+        "--tokens", "20k", "--context", "32", "--corpus", place / "corpus.jsonl",
+    )  # fmt: skip
+    assert trained == 0
+    return place
+
+
+def arguments(place: Path, out: Path, *more: str | Path) -> list[str | Path]:
+    """Flags of a run over the tiny subject."""
+    own = ["--subject", place / "subject", "--sae", place / "sae", "--site", SITE, "--context", "32"]
+    return [*own, "--corpus", place / "corpus.jsonl", "--tokens", "40k", "--out", out, *more]
+
+
+def values(directory: Path) -> list[dict[str, object]]:
+    """The rows of a run's scores."""
+    return pq.read_table(directory / "scores.parquet").to_pylist()
+
+
+def test_a_trained_autoencoder_is_explained_and_compared(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`run` explains every feature and neuron, writes all results and prints the comparison."""
+    assert command("run", *arguments(place, tmp_path / "run", "--features", "0:32", "--baseline", "neurons")) == 0
+    shown = capsys.readouterr().out
+    assert "features - neurons" in shown
+    run = tmp_path / "run"
+    for name in ("summary.json", "summary.md", "scores.parquet", "explanations.parquet", "config.toml"):
+        assert (run / name).stat().st_size > 0
+    for figure in ("score_distribution", "score_by_interval", "score_by_density", "density_histogram"):
+        assert all((run / "figures" / f"{figure}.{suffix}").exists() for suffix in ("png", "svg", "csv"))
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["status"] == "complete"
+    assert {"subject", "corpus", "prompts", "dictionaries"} <= set(manifest["content"])
+    assert len(read_outcomes(run).outcomes) == manifest["units"]["ended"] == manifest["units"]["asked"]
+
+
+def test_every_stage_is_its_own_command_and_gives_the_same_numbers(place: Path, tmp_path: Path) -> None:
+    """harvest, explain, score, compare, report and show over one directory equal `run`."""
+    flags = ("--features", "random:12", "--baseline", "neurons", "--baseline", "random")
+    assert command("run", *arguments(place, tmp_path / "whole", *flags)) == 0
+    staged = tmp_path / "staged"
+    assert command("harvest", *arguments(place, staged, *flags)) == 0
+    for stage in ("explain", "score", "compare", "report"):
+        assert command(stage, staged) == 0
+    assert values(staged) == values(tmp_path / "whole")
+    assert command("show", staged, read_outcomes(staged).outcomes[0].unit.arm + ":1") in (0, 1)
+
+
+def test_matched_neurons_and_another_autoencoder_are_baselines(place: Path, tmp_path: Path) -> None:
+    """`neurons-matched` and `sae:PATH` are arms like any other."""
+    flags = ("--features", "alive", "--baseline", "neurons-matched", "--baseline", f"sae:{place / 'sae'}")
+    assert command("run", *arguments(place, tmp_path / "run", *flags)) == 0
+    arms = {outcome.unit.arm for outcome in read_outcomes(tmp_path / "run").outcomes}
+    assert arms == {"features", "neurons-matched", f"sae:{place / 'sae'}"}
+
+
+def test_both_tails_of_gated_neurons_are_units(place: Path, tmp_path: Path) -> None:
+    """A Llama-family subject with SiLU neurons: an autoencoder is trained and run, each neuron has two tails."""
+    subject = llama_folder(tmp_path / "llama", context=32)
+    own = ["--subject", subject, "--site", SITE, "--context", "32", "--corpus", place / "corpus.jsonl"]
+    assert command("train", *own, "--tokens", "10k", "--d-sae", "32", "--out", tmp_path / "sae") == 0
+    assert command("run", *own, "--sae", tmp_path / "sae", "--tokens", "20k", "--out", tmp_path / "run") == 0
+    names = {outcome.unit.name for outcome in read_outcomes(tmp_path / "run").outcomes if outcome.unit.arm == "neurons"}
+    assert {name[-1] for name in names} == {"+", "-"}
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """Both providers on loopback, with a bill."""
+    with serve(bill=tmp_path / "bill.jsonl") as running:
+        for name, value in addresses(running.url).items():
+            monkeypatch.setenv(name, value)
+        yield running
+
+
+def addresses(url: str) -> dict[str, str]:
+    """The environment that leads both SDKs to `url`."""
+    keys = {"ANTHROPIC_API_KEY": "sk-ant-secret-1", "OPENAI_API_KEY": "sk-secret-2"}
+    return {"ANTHROPIC_BASE_URL": url, "OPENAI_BASE_URL": f"{url}/v1", **keys}
+
+
+def bill(path: Path) -> int:
+    """Calls that the server billed."""
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+@pytest.mark.usefixtures("server")
+def test_a_second_run_calls_nobody_and_gives_the_same_scores(place: Path, tmp_path: Path) -> None:
+    """Answers are paid for once; no key reaches any file."""
+    flags = arguments(place, tmp_path / "run", "--features", "0:6", "--baseline", "neurons", *MODELS)
+    assert command("run", *flags) == 0
+    calls, scores = bill(tmp_path / "bill.jsonl"), values(tmp_path / "run")
+    assert calls > 0
+    assert command("run", *flags) == 0
+    assert bill(tmp_path / "bill.jsonl") == calls
+    assert values(tmp_path / "run") == scores
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or b"secret-" not in path.read_bytes()
+
+
+@pytest.mark.usefixtures("server")
+def test_a_dry_run_counts_and_sends_nothing(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--dry-run` prints calls, tokens and money of the rendered prompts."""
+    assert command("run", *arguments(place, tmp_path / "run", "--features", "0:6", *MODELS, "--dry-run")) == 0
+    shown = capsys.readouterr().out
+    assert "Nothing was sent" in shown
+    assert "simulate" in shown
+    assert bill(tmp_path / "bill.jsonl") == 0
+
+
+@pytest.mark.usefixtures("server")
+def test_the_budget_holds_and_more_money_goes_on(place: Path, tmp_path: Path) -> None:
+    """A run that reaches its budget exits 4 with what it has; `resume --max-cost` finishes it."""
+    flags = arguments(place, tmp_path / "run", "--features", "0:6", *MODELS)
+    assert command("run", *flags, "--max-cost", "0.10", "--concurrency", "2") == 4
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["status"] == "BudgetReached"
+    assert command("resume", tmp_path / "run", "--max-cost", "+5") == 0
+
+
+def test_killed_in_the_middle_it_resumes_and_pays_nothing_twice(place: Path, tmp_path: Path) -> None:
+    """After SIGKILL the scores equal an undisturbed run's; only calls that were in flight are asked again."""
+    with serve(bill=tmp_path / "bill.jsonl", delay=0.02) as running:
+        environment = os.environ | addresses(running.url) | {"HF_HUB_OFFLINE": "1"}
+        flags = arguments(place, tmp_path / "run", "--features", "0:24", *MODELS, "--concurrency", "4")
+        process = subprocess.Popen(_words("run", *flags), env=environment, stderr=subprocess.DEVNULL)
+        while bill(tmp_path / "bill.jsonl") < 20 and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        killed = bill(tmp_path / "bill.jsonl")
+        assert killed >= 20
+        done = subprocess.run(_words("resume", tmp_path / "run"), env=environment, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        resumed = bill(tmp_path / "bill.jsonl")
+        other = arguments(place, tmp_path / "other" / "run", "--features", "0:24", *MODELS, "--concurrency", "4")
+        undisturbed = subprocess.run(_words("run", *other), env=environment, capture_output=True, check=False)
+        assert undisturbed.returncode == 0, undisturbed.stderr
+    whole = bill(tmp_path / "bill.jsonl") - resumed
+    assert values(tmp_path / "run") == values(tmp_path / "other" / "run")
+    assert resumed - whole <= 4, "at most the calls in flight are paid again"
+
+
+def test_ctrl_c_saves_what_has_ended(place: Path, tmp_path: Path) -> None:
+    """The first SIGINT drains and exits 130 with the results so far."""
+    with serve(bill=tmp_path / "bill.jsonl", delay=0.05) as running:
+        environment = os.environ | addresses(running.url) | {"HF_HUB_OFFLINE": "1"}
+        flags = arguments(place, tmp_path / "run", "--features", "0:40", *MODELS, "--concurrency", "2")
+        process = subprocess.Popen(_words("run", *flags), env=environment, stderr=subprocess.PIPE)
+        while bill(tmp_path / "bill.jsonl") < 12 and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert b"autointerp resume" in said
+    assert read_outcomes(tmp_path / "run").outcomes
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "said"),
+    [
+        (("--sae", "nowhere"), 1, "nowhere"),
+        (("--subject", "nowhere"), 1, "nowhere"),
+        (("--corpus", "nowhere.txt"), 1, "nowhere.txt"),
+        (("--features", "0:9999"), 2, "48 features"),
+        (("--baseline", "neuron"), 2, "Did you mean neurons?"),
+        (("--site", "blocks.0.hook_resid_post"), 1, "expects"),
+        (("--explainer", "antropic/x", "--simulator", "openai/x"), 2, "anthropic"),
+        (("--explainer", "openai/x"), 2, "--simulator"),
+        (("--explainer", "openai/gpt-6-luna", "--simulator", "openai/gpt-6-luna"), 1, "OPENAI_API_KEY"),
+        (("--dtype", "float8"), 2, "float16"),
+    ],
+)
+def test_bad_input_gets_one_clear_message(
+    flags: Sequence[str], code: int, said: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A user's mistake exits 1 or 2 with a message that names it, and no traceback."""
+    assert command("run", *arguments(place, tmp_path / "run", *flags)) == code
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert "Traceback" not in shown
+
+
+def test_a_directory_with_other_numbers_is_not_overwritten(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same directory with another seed is refused, and the difference is shown."""
+    assert command("harvest", *arguments(place, tmp_path / "run", "--features", "0:6")) == 0
+    assert command("run", *arguments(place, tmp_path / "run", "--features", "0:6", "--seed", "1")) == 1
+    assert "seed: 0 there, 1 here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stage", ["resume", "explain", "score", "compare", "report"])
+def test_a_missing_results_directory_is_named(stage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every stage says what it was given and what it needs."""
+    assert command(stage, tmp_path / "nothing") == 1
+    assert "nothing is no results directory" in capsys.readouterr().err
+
+
+def _words(*words: str | Path) -> list[str]:
+    return [sys.executable, "-m", "autointerp", *map(str, words)]

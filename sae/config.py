@@ -51,6 +51,8 @@ class TrainingRecipe:
     """When dead units are given new directions, as fractions of the run."""
     resample_inputs: int = 819_200
     """Inputs whose loss decides the new directions; at most as many as the pool holds."""
+    resample_warmup: float = 0.0
+    """Fraction of the run over which the learning rate rises from 0 again after units were resampled."""
     dead_window: float = 0.05
     """A unit is dead when it has not fired for this fraction of the run."""
     pool_batches: int = 64
@@ -68,7 +70,7 @@ class TrainingRecipe:
         for field in ("d_sae", "tokens", "batch", "pool_batches", "checkpoint_every", "log_every", "resample_inputs"):
             if getattr(self, field) < 1:
                 raise UserError(f"{field} is {getattr(self, field)}.", do="It must be at least 1.")
-        for field in ("learning_rate_warmup", "learning_rate_decay", "l1_warmup", "dead_window"):
+        for field in ("learning_rate_warmup", "learning_rate_decay", "l1_warmup", "resample_warmup", "dead_window"):
             if not 0 <= getattr(self, field) <= 1:
                 raise UserError(f"{field} is {getattr(self, field)}.", do="It is a fraction of the run, 0 to 1.")
         if not all(0 < at < 1 for at in self.resample_at):
@@ -99,7 +101,9 @@ def bricken_2023(**changes: Any) -> TrainingRecipe:
     """Towards Monosemanticity (Bricken et al. 2023), for runs of 2 to 50 million tokens.
 
     Unlike the paper's, inputs are scaled to a mean norm of the square root of their width, so that `l1` and
-    `learning_rate` mean the same at every site; and the resampling is spread over the first half of the run.
+    `learning_rate` mean the same at every site; the resampling is spread over the first half of the run, and the
+    learning rate warms up again after it: new units fire on many inputs at first, and at a rate that suits a short
+    run the gradients of that spike silence units that were alive.
     """
     preset = TrainingRecipe(
         name="bricken-2023",
@@ -108,8 +112,9 @@ def bricken_2023(**changes: Any) -> TrainingRecipe:
         norm_weighted=False,
         unit_norm=True,
         scale_inputs=True,
-        l1=0.01,
+        l1=0.005,
         resample_at=(0.1, 0.25, 0.4, 0.55),
+        resample_warmup=0.05,
     )
     return _changed(preset, changes)
 
@@ -127,6 +132,7 @@ def bricken_2023_paper(**changes: Any) -> TrainingRecipe:
         l1=0.004,
         learning_rate=1e-4,
         resample_at=(0.025, 0.05, 0.075, 0.1),
+        resample_warmup=0.0,
         dead_window=0.0125,
         pool_batches=100,
         checkpoint_every=100_000_000,

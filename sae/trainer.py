@@ -141,6 +141,7 @@ class _Run:
         self.last_fired: Int64[Tensor, " unit"] = torch.zeros(recipe.d_sae, dtype=torch.int64, device=pool.rows.device)
         self.rng = np.random.default_rng([recipe.seed, 1])
         self.last_checkpoint: Path | None = None
+        self._resampled = -recipe.steps
         self._logged = (0, time.monotonic())
 
     @property
@@ -153,8 +154,9 @@ class _Run:
         recipe = self.recipe
         scaled = self.pool.draw() * self.autoencoder.input_scale
         l1 = recipe.l1 * ramp(self.done, recipe.steps, warmup=recipe.l1_warmup)
-        learning_rate = recipe.learning_rate * ramp(
-            self.done, recipe.steps, warmup=recipe.learning_rate_warmup, decay=recipe.learning_rate_decay
+        learning_rate = recipe.learning_rate * min(
+            ramp(self.done, recipe.steps, warmup=recipe.learning_rate_warmup, decay=recipe.learning_rate_decay),
+            ramp(self.done - self._resampled, recipe.steps, warmup=recipe.resample_warmup),
         )
         result = self.step(scaled, l1=l1, learning_rate=learning_rate)
         if not math.isfinite(result.loss):
@@ -214,6 +216,8 @@ class _Run:
         revive(self.autoencoder, units, inputs[chosen])
         reset_moments(self.step.optimizer, self.autoencoder, units)
         self.last_fired[units] = self.done
+        if len(units):
+            self._resampled = self.done
 
     def _due(self, every: int) -> bool:
         return self.tokens // every > (self.tokens - self.recipe.batch) // every or self.done == self.recipe.steps

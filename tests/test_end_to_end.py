@@ -45,9 +45,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arguments(place: Path, out: Path, *more: str | Path) -> list[str | Path]:
-    """Flags of a run over the tiny subject."""
-    own = ["--subject", place / "subject", "--sae", place / "sae", "--site", SITE, "--context", "32"]
-    return [*own, "--corpus", place / "corpus.jsonl", "--tokens", "40k", "--out", out, *more]
+    """Flags of a run over the tiny subject; what is in `more` is not given twice."""
+    own: dict[str, str | Path] = {
+        "--subject": place / "subject",
+        "--sae": place / "sae",
+        "--site": SITE,
+        "--context": "32",
+        "--corpus": place / "corpus.jsonl",
+        "--tokens": "40k",
+    }
+    return [word for flag, value in own.items() if flag not in more for word in (flag, value)] + ["--out", out, *more]
 
 
 def values(directory: Path) -> list[dict[str, object]]:
@@ -198,7 +205,7 @@ def test_ctrl_c_saves_what_has_ended(place: Path, tmp_path: Path) -> None:
     ("flags", "code", "said"),
     [
         (("--sae", "nowhere"), 1, "nowhere"),
-        (("--subject", "nowhere"), 1, "nowhere"),
+        (("--subject", "nowhere/at/all"), 1, "nowhere/at/all"),
         (("--corpus", "nowhere.txt"), 1, "nowhere.txt"),
         (("--features", "0:9999"), 2, "48 features"),
         (("--baseline", "neuron"), 2, "Did you mean neurons?"),
@@ -206,7 +213,7 @@ def test_ctrl_c_saves_what_has_ended(place: Path, tmp_path: Path) -> None:
         (("--explainer", "antropic/x", "--simulator", "openai/x"), 2, "anthropic"),
         (("--explainer", "openai/x"), 2, "--simulator"),
         (("--explainer", "openai/gpt-6-luna", "--simulator", "openai/gpt-6-luna"), 1, "OPENAI_API_KEY"),
-        (("--dtype", "float8"), 2, "float16"),
+        (("--dtype", "float8"), 2, "Did you mean float32?"),
     ],
 )
 def test_bad_input_gets_one_clear_message(

@@ -132,8 +132,8 @@ def _units(states: Mapping[str, ArmState], sizes: HarvestSizes, totals: Mapping[
 
 
 def _excerpts(states: Mapping[str, ArmState], sizes: HarvestSizes, anchors: Anchors) -> dict[str, object]:
-    tables = [
-        _kept(state, half, sizes, anchors) | {"arm": arm, "split": code}
+    tables: list[dict[str, Any]] = [
+        {**_kept(state, half, sizes, anchors), "arm": arm, "split": code}
         for arm, state in enumerate(states.values())
         for code, half in enumerate(state.splits.values())
     ]

@@ -84,25 +84,37 @@ class BottomK:
         able = np.flatnonzero(key < self.bound[row])
         if not len(able):
             return
+        able = able[np.lexsort((key[able], row[able]))]
+        is_first = np.diff(row[able], prepend=-1) != 0
+        owner, touched = np.cumsum(is_first) - 1, row[able[is_first]]
+        rank = np.arange(len(able)) - np.flatnonzero(is_first)[owner]
         k = self.keys.shape[1]
-        touched, owner = np.unique(row[able], return_inverse=True)
-        n_old = len(touched) * k
-        keys = np.concatenate([self.keys[touched].ravel(), key[able]])
-        owners = np.concatenate([np.repeat(np.arange(len(touched)), k), owner])
-        sizes = np.bincount(owners)
-        # Every row has k entries or more, as its empty places count.
-        kept = np.lexsort((keys, owners))[(np.cumsum(sizes) - sizes)[:, None] + np.arange(k)]
-        is_new = kept >= n_old
-        admitted = np.sort(kept[is_new])
-        entries = able[admitted - n_old]
-        self.keys[touched] = keys[kept]
+        owner, rank, able = owner[rank < k], rank[rank < k], able[rank < k]
+        # Each touched row beside its newcomers; what is none of either has the highest key and is never among k.
+        keys = np.full((len(touched), k + int(rank.max()) + 1), EMPTY)
+        keys[:, :k] = self.keys[touched]
+        keys[owner, k + rank] = key[able]
+        entry = np.full(keys.shape, -1)
+        entry[owner, k + rank] = able
+        kept = np.argsort(keys, axis=1, kind="stable")[:, :k]
+        entry = np.take_along_axis(entry, kept, axis=1)
+        is_new, old = entry >= 0, (touched[:, None], np.minimum(kept, k - 1))
+        self.keys[touched] = np.take_along_axis(keys, kept, axis=1)
         self.bound[touched] = self.keys[touched, -1]
-        kept[is_new] = n_old + np.searchsorted(admitted, kept[is_new])
-        self.window[touched] = np.concatenate([self.window[touched].ravel(), window[entries]])[kept]
-        self.position[touched] = np.concatenate([self.position[touched].ravel(), position[entries]])[kept]
-        if gather is not None:
-            old = self.values[touched].reshape(n_old, self.values.shape[2])
-            self.values[touched] = np.concatenate([old, gather(entries)])[kept]
+        columns = [(self.window, lambda index: window[index]), (self.position, lambda index: position[index])]
+        for column, of in [*columns, *([(self.values, gather)] if gather else [])]:
+            merged = column[old]
+            merged[is_new] = _in_order(of, entry[is_new])
+            column[touched] = merged
+
+
+def _in_order(of: Callable[[np.ndarray], np.ndarray], index: Int[np.ndarray, " entry"]) -> np.ndarray:
+    """`of(index)`, asked in rising order: what lies together is then looked up together."""
+    order = np.argsort(index)
+    values = of(index[order])
+    out = np.empty_like(values)
+    out[order] = values
+    return out
 
 
 class Anchors:

@@ -188,7 +188,8 @@ def _score_by_density(arms: list[_Series], headline: str) -> tuple[Figure, Seque
     for arm in arms:
         alpha = float(np.clip(150 / max(len(arm.scores), 1), 0.15, 0.6))
         dots: dict[str, Any] = {"s": 7, "alpha": alpha, "linewidths": 0, "rasterized": True}
-        axes.scatter(arm.densities, arm.scores, color=arm.colour, marker=arm.marker, **dots)
+        fires = arm.densities > 0
+        axes.scatter(arm.densities[fires], arm.scores[fires], color=arm.colour, marker=arm.marker, **dots)
     for arm in arms:
         centres, medians = _decade_medians(arm.densities, arm.scores)
         outline: dict[str, Any] = {"markersize": 9, "markeredgecolor": "white", "markeredgewidth": 1.2, "linewidth": 2}

@@ -18,7 +18,6 @@ from autointerp.records.outcome import Outcome
 from autointerp.records.trial import Measure, Score, Undefined
 from autointerp.records.unit import Excerpt, LogitEffect, UnitRecord
 
-
 _TOP = 5
 """Top excerpts that are shown."""
 _EVERY = 10.0

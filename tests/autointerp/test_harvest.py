@@ -43,7 +43,7 @@ def _fits(made: World) -> np.ndarray:
     return made.windows.length - made.windows.first >= SMALL.excerpt_tokens
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(st.integers(0, 1000), st.integers(1, 24))
 def test_batches_and_their_order_do_not_matter(tmp_path_factory: pytest.TempPathFactory, seed: int, size: int) -> None:
     """The files are the same bytes for any batch size and any order of the batches."""

@@ -87,8 +87,8 @@ def test_the_density_histogram_counts_every_unit_that_fires(
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_runs_with_hardly_any_units_are_drawn(n: int, tmp_path: Path) -> None:
-    """Nothing to draw, or one unit with a score below zero: all figures come out all the same."""
-    outcomes = [outcome(0, "features", 0, -0.2)][:n]
+    """Nothing to draw, or one unit with a score below zero that never fires: all figures come out all the same."""
+    outcomes = [outcome(0, "features", 0, -0.2, density=0.0)][:n]
     arms = [arm_info("features", 3), *(arm_info(f"sae:{i}", 0, "sae") for i in range(6))]
     written = write_plots(tmp_path, outcomes, compare(outcomes, arms, "features", 0))
     assert all(path.stat().st_size for path in written)

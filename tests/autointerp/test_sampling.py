@@ -131,7 +131,7 @@ def test_round_robin_takes_one_of_every_token_in_turn() -> None:
 def test_interval_samples_are_uniform_over_windows(tmp_path: Path) -> None:
     """Among units that fire alike, every window in which they reach an interval is sampled as often."""
     made, n_units = world(11, n_windows=30, n_units=2), 600
-    value = made.dense["features"][..., 1]
+    value = made.dense["features"][..., 0]
     alike = replace(
         made,
         dense={"alike": np.repeat(value[..., None], n_units, axis=2)},

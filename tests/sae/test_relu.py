@@ -140,4 +140,5 @@ def test_the_papers_schedule_is_the_papers() -> None:
     assert recipe.steps == 1_000_000
     assert recipe.resample_steps == {25_000, 50_000, 75_000, 100_000}
     assert recipe.dead_steps == 12_500
+    assert recipe.resample_warmup == 0
     assert recipe.pool_batches * recipe.batch == recipe.resample_inputs == 819_200

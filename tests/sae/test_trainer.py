@@ -107,6 +107,17 @@ def test_exactly_the_dead_units_are_resampled(tmp_path: Path) -> None:
     assert torch.equal(plain.b_enc[~changed], resampled.b_enc[~changed])
 
 
+def test_the_learning_rate_warms_up_again_after_resampling(tmp_path: Path) -> None:
+    """From the step after units were resampled, over the recipe's fraction of the run; else it is constant."""
+    changes = {"tokens": 64 * 40, "d_sae": 64, "l1": 0.5, "dead_window": 0.25, "log_every": 64}
+    logs: list[TrainLog] = []
+    recipe = _short(**changes, learning_rate=1e-2, resample_at=(0.5,), resample_warmup=0.1)
+    train_on(_stream(_planted()), recipe, tmp_path, on_log=logs.append)
+    assert logs[19].dead > 0
+    rates = [log.learning_rate / 1e-2 for log in logs]
+    assert rates == pytest.approx([1.0] * 20 + [0.25, 0.5, 0.75] + [1.0] * 17)
+
+
 def test_a_loss_that_is_not_finite_names_the_step_and_the_last_checkpoint(tmp_path: Path) -> None:
     """The run stops at the bad batch, and the checkpoint it names can be loaded."""
 

@@ -149,8 +149,7 @@ class Comparison:
 def counted_prefix(outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
     """The longest prefix of the admission order in which every unit has ended, in that order.
 
-    A run that was stopped has ended the quick units beyond it and not yet the slow ones: counting those would favour
-    whatever ends quickly.
+    Beyond it a stopped run has ended only the quick units: counting those would favour whatever ends quickly.
     """
     ordered = sorted(outcomes, key=lambda outcome: outcome.order)
     gap = next((rank for rank, outcome in enumerate(ordered) if outcome.order != rank), len(ordered))

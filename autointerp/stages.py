@@ -5,11 +5,13 @@ import dataclasses
 import itertools
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from autointerp import compare as comparing
 from autointerp.activations.harvest import harvest as harvest_arms
 from autointerp.activations.plan import ArmUnits, LogitTokens
+from autointerp.activations.replay import Replay
 from autointerp.activations.source import StoreSource
 from autointerp.activations.store import Store
 from autointerp.config import Conduct, Format, RunConfig, load_run
@@ -167,7 +169,8 @@ def _harvest(setting: Setting, out: Path) -> None:
     windows, splits = setting.corpus.windows, setting.corpus.splits
     places = {arm.info.label: (arm.site, arm.dictionary) for arm in setting.arms}
     units = {arm.info.label: arm.units for arm in setting.arms}
-    with terminal.stage(HARVEST, 2 * len(windows), "windows") as advance:
+    replay = Replay(lambda: stream_units(setting.subject, places, windows, units=units, batch=setting.config.batch))
+    with closing(replay), terminal.stage(HARVEST, 2 * len(windows), "windows") as advance:
 
         def progress(stage: str, done: int, total: int) -> None:
             advance(done if stage == "statistics" else total + done)
@@ -178,7 +181,7 @@ def _harvest(setting: Setting, out: Path) -> None:
             splits.code,
             splits.cluster,
             [display(token) for token in setting.subject.token_bytes()],
-            lambda: stream_units(setting.subject, places, windows, units=units, batch=setting.config.batch),
+            replay,
             out,
             sizes=harvest_sizes(setting.config),
             seed=setting.config.seed,

@@ -49,7 +49,11 @@ def stream_units(
     """
     for name, (site, dictionary) in places.items():
         subject.check_fits(site, dictionary.d_in, f"dictionary {name}")
-    chosen = {name: np.asarray(index, dtype=np.int64) for name, index in (units or {}).items()}
+    chosen = {
+        name: np.asarray(index, dtype=np.int64)
+        for name, index in (units or {}).items()
+        if len(index) < places[name][1].n_units  # all of them need no gather, which costs as much as the encoding
+    }
     for begin in range(0, len(windows), batch):
         rows = range(begin, min(begin + batch, len(windows)))
         part = windows.select(np.arange(rows.start, rows.stop))
@@ -118,11 +122,11 @@ def unit_sample(dictionary: Dictionary, rows: Float32[np.ndarray, "token width"]
 
 @torch.no_grad()
 def encoded(
-    dictionary: Dictionary, rows: Float[Tensor, "token d_in"], chunk: int = CHUNK
+    dictionary: Dictionary, rows: Float[Tensor, "token d_in"]
 ) -> Iterator[tuple[int, Float[Tensor, "token unit"]]]:
-    """Unit activations of `rows`, `chunk` rows at a time, each with the index of its first row."""
-    for begin in range(0, len(rows), chunk):
-        yield begin, dictionary.encode(rows[begin : begin + chunk])
+    """Unit activations of `rows`, `CHUNK` rows at a time, each with the index of its first row."""
+    for begin in range(0, len(rows), CHUNK):
+        yield begin, dictionary.encode(rows[begin : begin + CHUNK])
 
 
 def _block(

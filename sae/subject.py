@@ -202,8 +202,8 @@ def load_subject(name: str, *, device: str = "cpu", dtype: str = "float32", revi
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder} holds no tokenizer that can be read.", str(error)) from error
-    model.eval().requires_grad_(requires_grad=False)
-    return Subject(model.to(device), tokenizer, name, _digest(folder), torch.device(device))
+    cast(torch.nn.Module, model).eval().requires_grad_(requires_grad=False).to(device)
+    return Subject(model, tokenizer, name, _digest(folder), torch.device(device))
 
 
 @contextmanager

@@ -107,7 +107,7 @@ def test_missing_and_malformed_files_are_named(tmp_path: Path) -> None:
         read_outcomes(tmp_path)
     write_explanations(tmp_path, [])
     (tmp_path / "explanations.parquet").rename(tmp_path / "scores.parquet")
-    with pytest.raises(UserError, match="Missing: .*'measure'"):
+    with pytest.raises(UserError, match=r"Missing: .*'measure'"):
         read_outcomes(tmp_path)
 
 

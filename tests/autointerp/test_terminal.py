@@ -125,9 +125,14 @@ def test_a_log_gets_a_line_per_ten_seconds_and_one_at_the_end(capsys: pytest.Cap
 
 def test_the_last_line_is_written_when_a_stage_breaks_off(capsys: pytest.CaptureFixture[str]) -> None:
     """An exception passes through and leaves the state behind; no rate before any time has passed."""
-    with pytest.raises(KeyboardInterrupt), terminal.stage("score", 5, "units", clock=Clock()) as advance:
-        advance(2)
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with terminal.stage("score", 5, "units", clock=Clock()) as advance:
+            advance(2)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     line = json.loads(capsys.readouterr().err)
     assert (line["done"], line["left"]) == (2, None)
 

@@ -34,7 +34,7 @@ app = App(
     result_action="return_value",
 )
 
-_Flags = Parameter(name="*")
+_Flags = Parameter(name="*", negative=())
 _Directory = Parameter(help="Results directory of a run.")
 
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from sae.corpus.generated import generated_documents
 from sae.corpus.windows import Windows
 from sae.pretrain import SubjectRecipe, build_subject, language_loss, train_tokenizer
-from sae.corpus.generated import generated_documents
 
 ROUNDS = 7
 

@@ -17,6 +17,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from sae.corpus.document import Document
 from sae.corpus.windows import Windows
 from sae.errors import UserError
+from sae.quiet import no_progress_bar
 
 BOS = "<|endoftext|>"
 _ROWS_AT_ONCE = 256
@@ -150,7 +151,8 @@ def train_subject(
                 held_out, share = evaluate(model, validation, device)
                 on_log(PretrainLog(seen, float(np.mean(losses)), held_out, share, time.monotonic() - begun))
                 logged, losses = seen, []
-                model.save_pretrained(out)
+                with no_progress_bar():
+                    model.save_pretrained(out)
     finally:
         torch.set_float32_matmul_precision(previous)
     return model

@@ -1,8 +1,7 @@
 """The model whose activations are explained."""
 
 import hashlib
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,10 +14,10 @@ from jaxtyping import Float, Int64
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from sae.corpus.windows import Windows
 from sae.errors import UserError, nearest
+from sae.quiet import no_progress_bar
 from sae.sites import FAMILIES, Site, find_site, hook_sites, hooked, run_to_site
 from sae.vocabulary import token_bytes
 
@@ -189,7 +188,7 @@ def load_subject(name: str, *, device: str = "cpu", dtype: str = "float32", revi
     if model_type not in FAMILIES:
         raise UserError(f"{name} is a {model_type} model.", do=f"Supported: {', '.join(sorted(FAMILIES))}.")
     try:
-        with _no_progress_bar():
+        with no_progress_bar():
             loaded = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=torch_dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
             )
@@ -204,17 +203,6 @@ def load_subject(name: str, *, device: str = "cpu", dtype: str = "float32", revi
         raise UserError(f"{folder} holds no tokenizer that can be read.", str(error)) from error
     cast(torch.nn.Module, model).eval().requires_grad_(requires_grad=False).to(device)
     return Subject(model, tokenizer, name, _digest(folder), torch.device(device))
-
-
-@contextmanager
-def _no_progress_bar() -> Generator[None]:
-    shown = is_progress_bar_enabled()
-    disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            enable_progress_bar()
 
 
 def _folder(name: str, revision: str | None) -> Path:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from autointerp.compare import compare
-from autointerp.report.render import as_json, render_markdown
+from autointerp.report.render import as_json
 from autointerp.report.tables import read_outcomes
 from autointerp.report.verdict import verdict
 

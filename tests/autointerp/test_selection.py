@@ -60,7 +60,9 @@ def test_a_file_lists_features(tmp_path: Path) -> None:
     assert resolve(f"@{path}") == [3, 1, 0]
 
 
-@pytest.mark.parametrize("spec", ["0:9", "7", "-1", "a:b", "random:x", "random:9", "density:1", "@nowhere", "", "1:2:0"])
+@pytest.mark.parametrize(
+    "spec", ["0:9", "7", "-1", "a:b", "random:x", "random:9", "density:1", "@nowhere", "", "1:2:0"]
+)
 def test_malformed_specifications_are_refused(spec: str) -> None:
     """A specification that cannot be meant is a usage fault, never an empty run."""
     with pytest.raises(UserError) as error:

@@ -4,12 +4,14 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int64
 
 from sae.errors import UserError
 
+_Number = TypeVar("_Number", int, float)
 _SLICE = re.compile(r"(-?\d*):(-?\d*)(?::(\d+))?")
 _FORMS = "Give 0:4096, 0:4096:8, 3,17,900, random:256, alive, density:1e-5..1e-2, @file or all."
 
@@ -76,14 +78,14 @@ def _listed(words: list[str], n_units: int, spec: str) -> Int64[np.ndarray, " ch
     return np.asarray(indices, dtype=np.int64)
 
 
-def _number(text: str, kind: Callable[[str], int | float], spec: str) -> int:
+def _number(text: str, kind: type[_Number], spec: str) -> _Number:
     try:
         value = kind(text)
     except ValueError as error:
         raise UserError(f"--features cannot be {spec!r}.", f"{text!r} is no number.", _FORMS, usage=True) from error
     if not math.isfinite(value):
         raise UserError(f"--features cannot be {spec!r}.", f"{text!r} is not finite.", _FORMS, usage=True)
-    return value  # type: ignore[return-value]
+    return value
 
 
 def _out_of_range(spec: str, index: int, n_units: int) -> None:

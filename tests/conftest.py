@@ -4,6 +4,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["OMP_NUM_THREADS"] = "1"  # two workers on two cores: more threads only wait for each other
 for name in [name for name in os.environ if name.startswith(("AUTOINTERP_", "ANTHROPIC_", "OPENAI_"))]:
     del os.environ[name]
 

@@ -152,6 +152,8 @@ def _call(words: list[str]) -> int:
     file, words = _take_config(words)
     model = _CONFIGURED.get(words[0]) if words else None
     values = read_sources(model, file, from_environment()) if model else {}
+    if model is Conduct:
+        values = {}  # a run on disk has its own configuration; only flags change it
     app.config = (Dict(values, source="autointerp.toml or environment", use_commands_as_keys=False),)
     code = app(words, exit_on_error=False, print_error=False)
     return code if isinstance(code, int) else OK

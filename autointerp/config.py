@@ -250,5 +250,7 @@ def _read_file(path: Path) -> dict[str, object]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"There is no configuration file {path}.", usage=True) from error
+    except OSError as error:
+        raise UserError(f"Cannot read {path}.", str(error), usage=True) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid TOML.", str(error), usage=True) from error

@@ -29,11 +29,15 @@ _PACKAGES = (
 
 
 def update_manifest(directory: Path, sections: Mapping[str, object]) -> None:
-    """Merge `sections` into the manifest, one level deep, and rename it into place."""
+    """Replace `sections` in the manifest, save for the seconds of other stages, and rename it into place."""
     whole: dict[str, object] = {"schema": SCHEMA, **read_manifest(directory)}
     for key, value in sections.items():
         before = whole.get(key)
-        whole[key] = {**before, **value} if isinstance(before, dict) and isinstance(value, Mapping) else value
+        whole[key] = (
+            {**before, **value}
+            if key == "seconds" and isinstance(before, dict) and isinstance(value, Mapping)
+            else value
+        )
     write_json(directory / "manifest.json", whole)
 
 

@@ -69,7 +69,12 @@ def admission_order(units: Sequence[Unit], seed: int) -> list[Unit]:
 
 
 async def admit(
-    order: Sequence[Unit], end: EndOfUnit, *, at_once: int, on_outcome: Callable[[Outcome], None] = lambda _: None
+    order: Sequence[Unit],
+    end: EndOfUnit,
+    *,
+    at_once: int,
+    on_outcome: Callable[[Outcome], None] = lambda _: None,
+    on_interrupt: Callable[[], None] = lambda: None,
 ) -> Run:
     """Bring every unit of `order` to its end, `at_once` at a time.
 
@@ -94,7 +99,7 @@ async def admit(
             await asyncio.sleep(0)  # lets signals in where no judge ever waits
 
     workers = [asyncio.create_task(work()) for _ in range(min(at_once, max(1, len(order))))]
-    with _interrupts(stops, workers):
+    with _interrupts(stops, workers, on_interrupt):
         finished = await asyncio.gather(*workers, return_exceptions=True)
     for result in finished:
         if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
@@ -153,7 +158,9 @@ def _outcome(rank: int, record: UnitRecord, explanation: Explanation | Failure, 
 
 
 @contextmanager
-def _interrupts(stops: list[Stop], workers: Sequence["asyncio.Task[None]"]) -> Generator[None]:
+def _interrupts(
+    stops: list[Stop], workers: Sequence["asyncio.Task[None]"], on_interrupt: Callable[[], None]
+) -> Generator[None]:
     """First SIGINT or SIGTERM: admit nothing more and drain; the second, or the end of the drain: cancel."""
     loop = asyncio.get_running_loop()
 
@@ -166,6 +173,7 @@ def _interrupts(stops: list[Stop], workers: Sequence["asyncio.Task[None]"]) -> G
             cancel()
             return
         stops.insert(0, Interrupted("Interrupted."))
+        on_interrupt()
         loop.call_later(DRAIN_SECONDS, cancel)
 
     caught = [signal.SIGINT, signal.SIGTERM]

@@ -10,7 +10,7 @@ from autointerp.llm.catalog import make_providers
 from autointerp.llm.client import Client
 from autointerp.llm.estimate import Estimate, estimate
 from autointerp.llm.ledger import LedgerRow
-from autointerp.llm.prices import Prices, parse_dollars, parse_price
+from autointerp.llm.prices import NANO, Prices, parse_dollars, parse_price
 from autointerp.llm.store import StoreReader
 from autointerp.pipeline import Method
 from autointerp.prompts import load_prompt
@@ -102,6 +102,17 @@ def _requests(config: RunConfig, order: Sequence[Unit], source: Source, method: 
             continue
         for items in packs(trial.items, ITEMS_PER_CALL):
             yield render_simulate(stand_in, items, config.simulator, simulate, arm=unit.arm)
+
+
+def fixed(config: RunConfig, directory: Path, run: str) -> RunConfig:
+    """The configuration as it is saved: ``+5`` as the limit that it means now, the store of answers where it lies."""
+    changes: dict[str, object] = {}
+    if config.max_cost is not None and config.max_cost.startswith("+"):
+        cap = _cap(config.max_cost, answers_path(config, directory), run) or 0
+        changes["max_cost"] = f"{cap // NANO}.{cap % NANO:09d}"
+    if config.answers is not None:
+        changes["answers"] = config.answers.resolve()
+    return config.model_copy(update=changes)
 
 
 def _prices(config: RunConfig) -> Prices:

@@ -24,7 +24,7 @@ from autointerp.records.outcome import ArmInfo, Outcome
 from autointerp.report import plots, tables, terminal
 from autointerp.report.render import render, render_estimate
 from autointerp.seams import BudgetReached, Interrupted
-from autointerp.spending import check_models, count_calls, ledger, open_client
+from autointerp.spending import check_models, count_calls, fixed, ledger, open_client
 from autointerp.wiring import FEATURES, Arm, Setting, harvest_sizes, judges, load_setting, method
 from sae.errors import UserError, nearest
 from sae.features import stream_units
@@ -76,6 +76,10 @@ def score(directory: Path, conduct: Conduct) -> int:
     def step(judged: Evaluation) -> EndOfUnit:
         return lambda rank, unit: judged.score(rank, unit, explanations[unit])
 
+    if "arms" not in read_manifest(directory):
+        raise UserError(
+            f"{directory}/manifest.json is missing or incomplete.", do=f"Run `autointerp resume {directory}`."
+        )
     missing = [unit for unit in source.units() if unit not in explanations]
     if missing:
         wrong = f"{len(missing)} of {len(source.units())} units have no explanation yet."
@@ -127,10 +131,14 @@ def open_run(config: RunConfig) -> Path:
     if saved.exists():
         before, now = load_run(directory).identity(), config.identity()
         changed = [f"{name}: {before[name]} there, {now[name]} here" for name in now if before[name] != now[name]]
-        if changed:
+        if changed and (directory / HARVEST).exists():
             raise UserError(f"{directory} holds another run.", "; ".join(changed) + ".", "Give another --out.")
-    directory.mkdir(parents=True, exist_ok=True)
-    saved.write_text(config.to_toml(), encoding="utf-8")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if not (config.dry_run and saved.exists()):
+            saved.write_text(fixed(config, directory, key).to_toml(), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"Cannot write into {directory}.", str(error), "Give another --out.", usage=True) from error
     return directory
 
 
@@ -144,6 +152,12 @@ def _harvested(config: RunConfig, directory: Path) -> StoreSource:
     with timed(directory, "load"):
         setting = load_setting(config, terminal.say)
     store = directory / HARVEST
+    if read_manifest(directory).get("harvest") not in (None, setting.key) and store.exists():
+        raise UserError(
+            f"{directory} was harvested from another subject, dictionary or corpus.",
+            "Their contents have changed since.",
+            "Give another --out.",
+        )
     update_manifest(
         directory,
         {
@@ -231,7 +245,8 @@ def _judge(
                     advance(next(ended), terminal.money(client.progress()) if client else "")
 
                 at_once = config.concurrency if client else 1
-                return await admit(order, step(judged), at_once=at_once, on_outcome=on_outcome)
+                stop = client.drain if client else (lambda: None)
+                return await admit(order, step(judged), at_once=at_once, on_outcome=on_outcome, on_interrupt=stop)
 
     with timed(directory, stage):
         return asyncio.run(judge())
@@ -240,7 +255,7 @@ def _judge(
 def _finish(config: RunConfig, directory: Path, done: Run) -> int:
     """Compare, report and print what has ended, however it ended."""
     arms = [ArmInfo(**arm) for arm in read_manifest(directory)["arms"]]  # type: ignore[union-attr]
-    if done.outcomes:
+    if done.outcomes and not (done.stop and tables.count_outcomes(directory) > len(done.outcomes)):
         with timed(directory, "report"):
             comparison = comparing.compare(done.outcomes, arms, FEATURES, config.seed)
             tables.write_tables(directory, done.outcomes, comparison)

@@ -11,6 +11,7 @@ from autointerp.report.render import render_values
 from autointerp.wiring import choose_device, explain_windows, say_corpus, score_windows, subject_path
 from sae.config import training_recipe
 from sae.corpus.corpus import load_corpus, load_documents
+from sae.errors import UserError
 from sae.metrics import DictionaryMetrics, evaluate_dictionary
 from sae.pretrain import PretrainLog, SubjectRecipe, train_tokenizer
 from sae.pretrain import train_subject as pretrain
@@ -58,6 +59,9 @@ def train(config: TrainConfig) -> int:
 
 def train_subject(config: TrainSubjectConfig) -> int:
     """Train a tokenizer and a model on the explain split, validate on the score split, write into `config.out`."""
+    if config.width % SubjectRecipe.heads:
+        what = f"--width {config.width} is not a multiple of {SubjectRecipe.heads}, the number of heads."
+        raise UserError(what, usage=True)
     recipe = SubjectRecipe(
         vocabulary=config.vocabulary,
         width=config.width,

@@ -80,10 +80,7 @@ class Setting:
                 "context": self.config.context,
                 "dtype": self.config.dtype,
                 "seed": self.config.seed,
-                "arms": [
-                    (arm.info.label, arm.site.name, arm.digest, arm.units.tolist(), arm.thresholds.tolist())
-                    for arm in self.arms
-                ],
+                "arms": [(arm.info.label, arm.site.name, arm.digest, arm.units.tolist()) for arm in self.arms],
             }
         )
 
@@ -265,7 +262,7 @@ def _neurons(matched: bool, config: RunConfig, subject: Subject, features: Arm, 
         "neurons-matched", "neurons-matched", len(units), f"{what}, silent below thresholds that match densities"
     )
     dictionary = Thresholded(neurons, as_tensor(thresholds, subject.device))
-    return Arm(info, site, dictionary, units, np.zeros(len(units)), content_key(thresholds.tolist()))
+    return Arm(info, site, dictionary, units, np.zeros(len(units)), "neurons-matched")
 
 
 def _draw(n_units: int, most: int, seed: int) -> np.ndarray:

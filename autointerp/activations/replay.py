@@ -47,16 +47,21 @@ class Replay:
         written = 0
         for windows, blocks in self._stream():
             if written <= self._most:
-                paths: dict[str, Path] = {}
-                for number, (label, block) in enumerate(blocks.items()):
-                    paths[label] = Path(self._folder.name) / f"{windows.start}-{number}.npz"
-                    columns = {name: getattr(block, name) for name in _COLUMNS}
-                    written += sum(column.nbytes for column in columns.values())
-                    np.savez(paths[label], **columns)
-                kept.append((windows, paths))
+                try:
+                    paths = {label: self._keep(f"{windows.start}-{i}", blocks[label]) for i, label in enumerate(blocks)}
+                except OSError:  # a full disk: what is not kept is computed again
+                    written = self._most + 1
+                else:
+                    written += sum(path.stat().st_size for path in paths.values())
+                    kept.append((windows, paths))
             yield windows, blocks
         if written <= self._most:
             self._kept = kept
+
+    def _keep(self, name: str, block: Block) -> Path:
+        path = Path(self._folder.name) / f"{name}.npz"
+        np.savez(path, **{column: getattr(block, column) for column in _COLUMNS})
+        return path
 
     def _read(self, kept: list[tuple[range, dict[str, Path]]]) -> Iterator[Batch]:
         for windows, paths in kept:

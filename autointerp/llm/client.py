@@ -142,6 +142,11 @@ class Client:
             failed=dict(self._failed),
         )
 
+    def drain(self) -> None:
+        """Let calls under way end, and send no other."""
+        self._stop = self._stop or Interrupted("Interrupted.")
+        self._wake()
+
     async def aclose(self) -> None:
         """Break off what is under way (it stays charged), write everything, close connections."""
         self._stop = self._stop or Interrupted("The client is closed.")

@@ -70,7 +70,8 @@ def write_tables(run_dir: Path, outcomes: Sequence[Outcome], comparison: Compari
     how = {"schema": _SCHEMA, "arms": arms, "reference": comparison.reference, "seed": comparison.seed}
     summary = {"schema": _SCHEMA, "verdict": verdict(comparison), **plain(comparison)}
     _write_parquet(run_dir / SCORES, (row for each in ordered for row in _score_rows(each)), _SCORES, how)
-    write_explanations(run_dir, ordered)
+    if _rows(run_dir / EXPLANATIONS) <= len(ordered):  # an interrupted `score` must not forget explanations
+        write_explanations(run_dir, ordered)
     _write_text(run_dir / SUMMARY_JSON, as_json(summary) + "\n")
     _write_text(run_dir / SUMMARY_MD, render(comparison, "md") + "\n")
     return [run_dir / name for name in (SCORES, EXPLANATIONS, SUMMARY_JSON, SUMMARY_MD)]
@@ -80,6 +81,14 @@ def write_explanations(run_dir: Path, outcomes: Sequence[Outcome]) -> None:
     """Write what was said of every unit, or why nothing was."""
     ordered = sorted(outcomes, key=lambda outcome: outcome.order)
     _write_parquet(run_dir / EXPLANATIONS, map(_explanation_row, ordered), _EXPLANATIONS, {"schema": _SCHEMA})
+
+
+def count_outcomes(run_dir: Path) -> int:
+    """Units that the scores on disk hold; 0 where there are none that can be read."""
+    try:
+        return len(read_outcomes(run_dir).outcomes)
+    except UserError:
+        return 0
 
 
 def read_explanations(run_dir: Path) -> dict[Unit, Explanation | Failure]:
@@ -216,6 +225,13 @@ def _read_parquet(path: Path, schema: pa.Schema) -> tuple[list[dict[str, Any]], 
 
 def _malformed(path: Path, error: Exception) -> UserError:
     return UserError(f"{path} is malformed.", str(error), "Delete it and run `autointerp resume` to write it again.")
+
+
+def _rows(path: Path) -> int:
+    try:
+        return pq.read_metadata(path).num_rows
+    except (OSError, pa.ArrowException):
+        return 0
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -248,9 +248,7 @@ def from_environment() -> Mapping[str, str]:
 def _read_file(path: Path) -> dict[str, object]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"There is no configuration file {path}.", usage=True) from error
     except OSError as error:
-        raise UserError(f"Cannot read {path}.", str(error), usage=True) from error
+        raise UserError(f"The configuration file {path} cannot be read.", str(error), usage=True) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid TOML.", str(error), usage=True) from error

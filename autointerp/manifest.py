@@ -11,6 +11,7 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 from sae.errors import UserError
 
@@ -29,16 +30,8 @@ _PACKAGES = (
 
 
 def update_manifest(directory: Path, sections: Mapping[str, object]) -> None:
-    """Replace `sections` in the manifest, save for the seconds of other stages, and rename it into place."""
-    whole: dict[str, object] = {"schema": SCHEMA, **read_manifest(directory)}
-    for key, value in sections.items():
-        before = whole.get(key)
-        whole[key] = (
-            {**before, **value}
-            if key == "seconds" and isinstance(before, dict) and isinstance(value, Mapping)
-            else value
-        )
-    write_json(directory / "manifest.json", whole)
+    """Replace `sections` in the manifest and rename it into place."""
+    write_json(directory / "manifest.json", {"schema": SCHEMA, **read_manifest(directory), **sections})
 
 
 def read_manifest(directory: Path) -> dict[str, object]:
@@ -65,12 +58,14 @@ def environment() -> dict[str, object]:
 
 @contextmanager
 def timed(directory: Path, stage: str) -> Generator[None]:
-    """Record the wall time of a stage in the manifest, whether it ends well or not."""
+    """Add the wall time of a stage to the manifest, whether it ends well or not; sessions of one run add up."""
     begun = time.monotonic()
     try:
         yield
     finally:
-        update_manifest(directory, {"seconds": {stage: round(time.monotonic() - begun, 2)}})
+        before = cast(Mapping[str, float], read_manifest(directory).get("seconds", {}))
+        spent = round(before.get(stage, 0.0) + time.monotonic() - begun, 2)
+        update_manifest(directory, {"seconds": {**before, stage: spent}})
 
 
 def content_key(parts: object) -> str:

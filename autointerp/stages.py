@@ -39,15 +39,17 @@ def run(config: RunConfig) -> int:
     """The whole way, or with `dry_run` the count of what it would cost."""
     check_models(config)
     directory = open_run(config)
-    source = _harvested(config, directory)
-    if config.dry_run:
-        return _dry_run(config, directory, source)
-    return _finish(config, directory, _judge(config, directory, source, "evaluate", lambda judged: judged.whole))
+    return _evaluate(config, directory, _harvested(config, directory))
 
 
 def resume(directory: Path, conduct: Conduct) -> int:
     """The same run again: what is harvested and what is paid for is not done twice."""
-    return run(_with_conduct(directory, conduct))
+    config = _with_conduct(directory, conduct)
+    if not Store.is_complete(directory / HARVEST, str(read_manifest(directory).get("harvest"))):
+        return run(config)
+    check_models(config)
+    open_run(config)
+    return _evaluate(config, directory, _stored(directory))
 
 
 def harvest(config: RunConfig) -> int:
@@ -89,20 +91,14 @@ def score(directory: Path, conduct: Conduct) -> int:
 
 def compare(directory: Path, output: Format) -> int:
     """Compare again, from the scores on disk."""
-    load_run(directory)
-    rows = tables.read_outcomes(directory)
-    comparison = comparing.compare(rows.outcomes, rows.arms, rows.reference, rows.seed)
-    tables.write_tables(directory, rows.outcomes, comparison)
+    _, comparison = _compared(directory)
     return _print(render(comparison, output))
 
 
 def report(directory: Path, output: Format) -> int:
     """Draw the figures and write the summary again, from the scores on disk."""
-    load_run(directory)
-    rows = tables.read_outcomes(directory)
-    comparison = comparing.compare(rows.outcomes, rows.arms, rows.reference, rows.seed)
-    tables.write_tables(directory, rows.outcomes, comparison)
-    plots.write_plots(directory / "figures", rows.outcomes, comparison)
+    outcomes, comparison = _compared(directory)
+    plots.write_plots(directory / "figures", outcomes, comparison)
     return _print(render(comparison, output))
 
 
@@ -140,6 +136,15 @@ def open_run(config: RunConfig) -> Path:
     except OSError as error:
         raise UserError(f"Cannot write into {directory}.", str(error), "Give another --out.", usage=True) from error
     return directory
+
+
+def _compared(directory: Path) -> tuple[tuple[Outcome, ...], comparing.Comparison]:
+    """The scores on disk and their comparison, which is written into the tables."""
+    load_run(directory)
+    rows = tables.read_outcomes(directory)
+    comparison = comparing.compare(rows.outcomes, rows.arms, rows.reference, rows.seed)
+    tables.write_tables(directory, rows.outcomes, comparison)
+    return rows.outcomes, comparison
 
 
 def _with_conduct(directory: Path, conduct: Conduct) -> RunConfig:
@@ -221,6 +226,12 @@ def _arm_units(setting: Setting, arm: Arm) -> ArmUnits:
 def _stored(directory: Path) -> StoreSource:
     """The harvested store of a run, without its subject."""
     return StoreSource(Store.open(directory / HARVEST), None)
+
+
+def _evaluate(config: RunConfig, directory: Path, source: StoreSource) -> int:
+    if config.dry_run:
+        return _dry_run(config, directory, source)
+    return _finish(config, directory, _judge(config, directory, source, "evaluate", lambda judged: judged.whole))
 
 
 def _dry_run(config: RunConfig, directory: Path, source: StoreSource) -> int:

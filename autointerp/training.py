@@ -80,7 +80,8 @@ def train_subject(config: TrainSubjectConfig) -> int:
 
         def on_log(log: PretrainLog) -> None:
             logs.append(log)
-            advance(log.tokens, f"loss {log.validation_loss:.3f}  token share {log.token_share:.2f}")
+            share = "unknown" if log.token_share is None else f"{log.token_share:.2f}"
+            advance(log.tokens, f"loss {log.validation_loss:.3f}  token share {share}")
 
         pretrain(
             recipe,

@@ -64,8 +64,9 @@ class PretrainLog:
     """Nats per token, mean since the last line."""
     validation_loss: float
     """Nats per token on the validation windows."""
-    token_share: float
-    """Share of the neurons' variance that the current token alone explains, on the validation windows."""
+    token_share: float | None
+    """Share of the neurons' variance that the current token alone explains, on the validation windows; None where
+    these are too few to say."""
     seconds: float
     """Wall time so far."""
 
@@ -168,7 +169,9 @@ def language_loss(model: GPT2LMHeadModel, windows: Windows, device: str = "cpu")
 
 
 @torch.no_grad()
-def evaluate(model: GPT2LMHeadModel, windows: Windows, device: str = "cpu", batch: int = 64) -> tuple[float, float]:
+def evaluate(
+    model: GPT2LMHeadModel, windows: Windows, device: str = "cpu", batch: int = 64
+) -> tuple[float, float | None]:
     """Loss in nats per token, and `token_share` of the first block's neurons."""
     caught: list[Tensor] = []
     neurons = model.get_submodule("transformer.h.0.mlp.act")
@@ -190,24 +193,25 @@ def evaluate(model: GPT2LMHeadModel, windows: Windows, device: str = "cpu", batc
     return total / count, token_share(np.concatenate(activations), windows.tokens[windows.counted()])
 
 
-def token_share(activations: np.ndarray, tokens: np.ndarray) -> float:
+def token_share(activations: np.ndarray, tokens: np.ndarray) -> float | None:
     """Share of variance that the current token alone explains: activations (position, neuron), tokens (position).
 
     One minus the mean square within tokens over the mean square in all, each with its degrees of freedom, over the
-    tokens that occur at least 20 times; summed over neurons. 1 means that the neurons are token detectors.
+    tokens that occur at least 20 times; summed over neurons. 1 means that the neurons are token detectors. None where
+    fewer than two tokens occur so often, or nothing varies.
     """
     _, token, counts = np.unique(tokens, return_inverse=True, return_counts=True)
     kept = counts[token] >= _FREQUENT
     values = activations[kept].astype(np.float64)
     _, token, counts = np.unique(token[kept], return_inverse=True, return_counts=True)
     if len(counts) < 2:
-        return float("nan")
+        return None
     sums = np.zeros((len(counts), values.shape[1]))
     np.add.at(sums, token, values)
     squares = (values**2).sum()
     within = (squares - (sums**2 / counts[:, None]).sum()) / (len(values) - len(counts))
     total = (squares - (values.sum(0) ** 2).sum() / len(values)) / (len(values) - 1)
-    return float(1 - within / total)
+    return float(1 - within / total) if total > 0 else None
 
 
 def _optimizer(model: GPT2LMHeadModel, recipe: SubjectRecipe) -> torch.optim.Optimizer:

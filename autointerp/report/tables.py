@@ -70,17 +70,22 @@ def write_tables(run_dir: Path, outcomes: Sequence[Outcome], comparison: Compari
     how = {"schema": _SCHEMA, "arms": arms, "reference": comparison.reference, "seed": comparison.seed}
     summary = {"schema": _SCHEMA, "verdict": verdict(comparison), **plain(comparison)}
     _write_parquet(run_dir / SCORES, (row for each in ordered for row in _score_rows(each)), _SCORES, how)
-    if _rows(run_dir / EXPLANATIONS) <= len(ordered):  # an interrupted `score` must not forget explanations
-        write_explanations(run_dir, ordered)
+    write_explanations(run_dir, ordered)
     _write_text(run_dir / SUMMARY_JSON, as_json(summary) + "\n")
     _write_text(run_dir / SUMMARY_MD, render(comparison, "md") + "\n")
     return [run_dir / name for name in (SCORES, EXPLANATIONS, SUMMARY_JSON, SUMMARY_MD)]
 
 
 def write_explanations(run_dir: Path, outcomes: Sequence[Outcome]) -> None:
-    """Write what was said of every unit, or why nothing was."""
-    ordered = sorted(outcomes, key=lambda outcome: outcome.order)
-    _write_parquet(run_dir / EXPLANATIONS, map(_explanation_row, ordered), _EXPLANATIONS, {"schema": _SCHEMA})
+    """Write what was said of every unit, or why nothing was.
+
+    Rows on disk of units that are not among `outcomes` stay: an interrupted session must not forget explanations.
+    """
+    path = run_dir / EXPLANATIONS
+    before = _read_parquet(path, _EXPLANATIONS)[0] if path.exists() else []
+    rows = {(row["arm"], row["index"]): row for row in [*before, *map(_explanation_row, outcomes)]}
+    ordered = sorted(rows.values(), key=lambda row: row["order"])
+    _write_parquet(path, ordered, _EXPLANATIONS, {"schema": _SCHEMA})
 
 
 def count_outcomes(run_dir: Path) -> int:
@@ -130,7 +135,7 @@ def _score_rows(outcome: Outcome) -> Iterator[dict[str, object]]:
                 yield {**row, "measure": name, "headline": name == score.headline, **_measure_cells(measure)}
 
 
-def _explanation_row(outcome: Outcome) -> dict[str, object]:
+def _explanation_row(outcome: Outcome) -> dict[str, Any]:
     match outcome.explanation:
         case Explanation(text, explainer):
             cells = {"explainer": explainer, "text": text}
@@ -225,13 +230,6 @@ def _read_parquet(path: Path, schema: pa.Schema) -> tuple[list[dict[str, Any]], 
 
 def _malformed(path: Path, error: Exception) -> UserError:
     return UserError(f"{path} is malformed.", str(error), "Delete it and run `autointerp resume` to write it again.")
-
-
-def _rows(path: Path) -> int:
-    try:
-        return pq.read_metadata(path).num_rows
-    except (OSError, pa.ArrowException):
-        return 0
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -51,6 +51,15 @@ def test_the_comparison_can_be_recomputed_from_its_rows(run: tuple[list[Outcome]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in written)
 
 
+def test_an_interrupted_session_forgets_no_explanation(run: tuple[list[Outcome], Comparison], tmp_path: Path) -> None:
+    """Explanations of units that a later session did not reach stay on disk."""
+    outcomes, _ = run
+    write_explanations(tmp_path, outcomes)
+    whole = read_explanations(tmp_path)
+    write_explanations(tmp_path, outcomes[:3])
+    assert read_explanations(tmp_path) == whole
+
+
 def test_writing_twice_gives_the_same_bytes(run: tuple[list[Outcome], Comparison], tmp_path: Path) -> None:
     """Files depend on the outcomes only, not on their order."""
     outcomes, comparison = run

@@ -103,6 +103,14 @@ def report(directory: Annotated[Path, _Directory], *, conduct: Annotated[Conduct
 
 
 @app.command
+def cost(directory: Annotated[Path, _Directory], *, conduct: Annotated[Conduct, _Flags] = Conduct()) -> int:
+    """Print what a run's calls cost so far, by stage, model and arm."""
+    from autointerp import stages
+
+    return stages.cost(directory, conduct.format)
+
+
+@app.command
 def show(
     directory: Annotated[Path, _Directory], unit: Annotated[str, Parameter(help="A feature, such as 123, or ARM:NAME.")]
 ) -> int:
@@ -137,6 +145,7 @@ _CONFIGURED: dict[str, type[BaseModel]] = {
     "score": Conduct,
     "compare": Conduct,
     "report": Conduct,
+    "cost": Conduct,
     "train": TrainConfig,
     "train-subject": TrainSubjectConfig,
 }

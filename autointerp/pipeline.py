@@ -78,8 +78,8 @@ async def admit(
 ) -> Run:
     """Bring every unit of `order` to its end, `at_once` at a time.
 
-    Stops admitting at the first `Stop` (budget, credit, key, Ctrl-C); what is in flight is drained. No exception of
-    another kind leaves here but programming errors: failures are outcomes.
+    Stops admitting at the first `Stop` (budget, credit, key, Ctrl-C), which `on_outcome` may raise too; what is in
+    flight is drained. No exception of another kind leaves here but programming errors: failures are outcomes.
     """
     outcomes: dict[int, Outcome] = {}
     queue = iter(enumerate(order))
@@ -90,12 +90,11 @@ async def admit(
             if stops:
                 return
             try:
-                outcome = await end(rank, unit)
+                outcomes[rank] = outcome = await end(rank, unit)
+                on_outcome(outcome)
             except Stop as stop:
                 stops.append(stop)
                 return
-            outcomes[rank] = outcome
-            on_outcome(outcome)
             await asyncio.sleep(0)  # lets signals in where no judge ever waits
 
     workers = [asyncio.create_task(work()) for _ in range(min(at_once, max(1, len(order))))]

@@ -82,6 +82,10 @@ class BudgetReached(Stop):
     """The next call could exceed the budget."""
 
 
+class Overrun(Stop):
+    """The run is heading for a cost well above its estimate, and nobody is there to ask."""
+
+
 class Refused(Stop):
     """The provider refuses the key, the credit or the model."""
 

@@ -1,7 +1,8 @@
 """Language models for a run: opened within its budget, or only counted."""
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from autointerp.config import RunConfig
@@ -12,14 +13,20 @@ from autointerp.llm.estimate import Estimate, estimate
 from autointerp.llm.ledger import LedgerRow
 from autointerp.llm.prices import NANO, Prices, parse_dollars, parse_price
 from autointerp.llm.store import StoreReader
+from autointerp.llm.tables import Budget
 from autointerp.pipeline import Method
 from autointerp.prompts import load_prompt
 from autointerp.records.call import Request
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.unit import Unit
-from autointerp.seams import Source
+from autointerp.seams import Overrun, Source
 from autointerp.simulate.llm import ITEMS_PER_CALL, packs, render_simulate
 from autointerp.wiring import LOOKUP, language_models
+
+PILOT = 20
+"""Explained units after which the estimate is held against what was paid."""
+OVERRUN = 1.25
+"""Times the estimate above which a projection is worth a word."""
 
 
 def answers_path(config: RunConfig, directory: Path) -> Path:
@@ -37,6 +44,42 @@ def check_models(config: RunConfig) -> None:
         parse_dollars(config.max_cost.removeprefix("+"))
 
 
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a session was expected to cost, to be held against what its calls really cost."""
+
+    rows: tuple[Estimate, ...]
+    """By stage and model, of the calls that the store does not answer."""
+
+    @property
+    def expected(self) -> int:
+        """Nano-dollars, as estimated before anything was sent."""
+        return sum(row.expected for row in self.rows)
+
+    def projected(self, ledger: Sequence[LedgerRow]) -> int:
+        """Nano-dollars for the same calls at the mean cost that the `ledger`'s calls of their stage and model had."""
+        return sum(_projected(row, ledger) for row in self.rows)
+
+    def check(self, ledger: Sequence[LedgerRow], *, may_go_on: bool) -> str:
+        """What to say of the projection, empty where it is near the estimate; raises `Overrun` unless `may_go_on`."""
+        projected = self.projected(ledger)
+        if projected <= OVERRUN * self.expected:
+            return ""
+        said = (
+            f"This run is heading for ${projected / NANO:.2f}: its first {PILOT} units cost"
+            f" {projected / max(self.expected, 1):.1f} times what was estimated (${self.expected / NANO:.2f})."
+        )
+        if not may_go_on:
+            raise Overrun(f"{said} Give --max-cost to go on within a limit.")
+        return said
+
+
+def _projected(row: Estimate, ledger: Sequence[LedgerRow]) -> int:
+    measured = [each for each in ledger if (each.stage, each.model) == (row.stage, row.model)]
+    calls, settled = sum(each.calls for each in measured), sum(each.settled for each in measured)
+    return row.calls * settled // calls if calls else row.expected
+
+
 @asynccontextmanager
 async def open_client(config: RunConfig, directory: Path, run: str) -> AsyncGenerator[Client | None]:
     """The client of a run within its budget; None where no language model is asked.
@@ -47,11 +90,10 @@ async def open_client(config: RunConfig, directory: Path, run: str) -> AsyncGene
     if not models:
         yield None
         return
-    path = answers_path(config, directory)
     async with Client.open(
-        path,
+        answers_path(config, directory),
         run=run,
-        cap_nano=_cap(config.max_cost, path, run),
+        cap_nano=_cap(config, directory, run),
         providers=make_providers(models, config.base_url),
         concurrency=config.concurrency,
         requests_per_minute=config.requests_per_minute,
@@ -65,11 +107,17 @@ def ledger(config: RunConfig, directory: Path, run: str) -> list[LedgerRow]:
     path = answers_path(config, directory)
     if not path.is_file() or not language_models(config):
         return []
-    reader = StoreReader.open(path)
-    try:
+    with closing(StoreReader.open(path)) as reader:
         return reader.ledger(run)
-    finally:
-        reader.close()
+
+
+def budget(config: RunConfig, directory: Path, run: str) -> Budget | None:
+    """The run's money, or None for a run that never called."""
+    path = answers_path(config, directory)
+    if not path.is_file():
+        return None
+    with closing(StoreReader.open(path)) as reader:
+        return reader.budget(run)
 
 
 def count_calls(
@@ -108,7 +156,7 @@ def fixed(config: RunConfig, directory: Path, run: str) -> RunConfig:
     """The configuration as it is saved: ``+5`` as the limit that it means now, the store of answers where it lies."""
     changes: dict[str, object] = {}
     if config.max_cost is not None and config.max_cost.startswith("+"):
-        cap = _cap(config.max_cost, answers_path(config, directory), run) or 0
+        cap = _cap(config, directory, run) or 0
         changes["max_cost"] = f"{cap // NANO}.{cap % NANO:09d}"
     if config.answers is not None:
         changes["answers"] = config.answers.resolve()
@@ -119,18 +167,11 @@ def _prices(config: RunConfig) -> Prices:
     return Prices(parse_price(config.price) if config.price else None)
 
 
-def _cap(max_cost: str | None, path: Path, run: str) -> int | None:
+def _cap(config: RunConfig, directory: Path, run: str) -> int | None:
     """The budget in nano-dollars; ``+5`` is five dollars more than the run has committed."""
-    if max_cost is None:
+    if config.max_cost is None:
         return None
-    if not max_cost.startswith("+"):
-        return parse_dollars(max_cost)
-    spent = 0
-    if path.is_file():
-        reader = StoreReader.open(path)
-        try:
-            budget = reader.budget(run)
-        finally:
-            reader.close()
-        spent = budget.committed if budget else 0
-    return spent + parse_dollars(max_cost[1:])
+    if not config.max_cost.startswith("+"):
+        return parse_dollars(config.max_cost)
+    spent = budget(config, directory, run)
+    return (spent.committed if spent else 0) + parse_dollars(config.max_cost[1:])

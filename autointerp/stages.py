@@ -3,43 +3,38 @@
 import asyncio
 import dataclasses
 import itertools
+import sys
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 from autointerp import compare as comparing
-from autointerp.activations.harvest import harvest as harvest_arms
-from autointerp.activations.plan import ArmUnits, LogitTokens
-from autointerp.activations.replay import Replay
 from autointerp.activations.source import StoreSource
 from autointerp.activations.store import Store
 from autointerp.config import Conduct, Format, RunConfig, load_run
-from autointerp.manifest import content_key, environment, read_manifest, timed, update_manifest
-from autointerp.notation import display
+from autointerp.harvesting import HARVEST, harvested, stored
+from autointerp.manifest import content_key, read_manifest, timed, update_manifest
 from autointerp.pipeline import EndOfUnit, Evaluation, Run, admission_order, admit
-from autointerp.prompts import prompt_digests
-from autointerp.records.explanation import Failure
+from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.outcome import ArmInfo, Outcome
 from autointerp.report import plots, tables, terminal
-from autointerp.report.render import render, render_estimate
-from autointerp.seams import BudgetReached, Interrupted
-from autointerp.spending import check_models, count_calls, fixed, ledger, open_client
-from autointerp.wiring import FEATURES, Arm, Setting, harvest_sizes, judges, load_setting, method
+from autointerp.report.render import render, render_estimate, render_ledger
+from autointerp.seams import BudgetReached, Interrupted, Overrun
+from autointerp.spending import PILOT, Forecast, budget, check_models, count_calls, fixed, ledger, open_client
+from autointerp.wiring import FEATURES, judges, method
 from sae.errors import UserError, nearest
-from sae.features import stream_units
-from sae.logits import top_logits
 
 OK, FAILURE, PARTIAL, BUDGET, INTERRUPTED = 0, 1, 3, 4, 130
-HARVEST = "harvest"
 _JUDGE_STAGES = ("explain", "simulate")
+_ASKED = {"explain": ("explain",), "score": ("simulate",), "evaluate": _JUDGE_STAGES}
+"""What language models are asked in each stage of ours."""
 
 
 def run(config: RunConfig) -> int:
     """The whole way, or with `dry_run` the count of what it would cost."""
     check_models(config)
     directory = open_run(config)
-    return _evaluate(config, directory, _harvested(config, directory))
+    return _evaluate(config, directory, harvested(config, directory))
 
 
 def resume(directory: Path, conduct: Conduct) -> int:
@@ -49,13 +44,13 @@ def resume(directory: Path, conduct: Conduct) -> int:
         return run(config)
     check_models(config)
     open_run(config)
-    return _evaluate(config, directory, _stored(directory))
+    return _evaluate(config, directory, stored(directory))
 
 
 def harvest(config: RunConfig) -> int:
     """Only the first stage."""
     directory = open_run(config)
-    source = _harvested(config, directory)
+    source = harvested(config, directory)
     terminal.say(f"{len(source.units()):,} units are harvested in {directory / HARVEST}")
     return OK
 
@@ -63,7 +58,7 @@ def harvest(config: RunConfig) -> int:
 def explain(directory: Path, conduct: Conduct) -> int:
     """Only the explanations, into `explanations.parquet`."""
     config = _with_conduct(directory, conduct)
-    source = _stored(directory)
+    source = stored(directory)
     done = _judge(config, directory, source, "explain", lambda judged: judged.explain)
     tables.write_explanations(directory, done.outcomes)
     return _end(config, directory, done)
@@ -72,7 +67,7 @@ def explain(directory: Path, conduct: Conduct) -> int:
 def score(directory: Path, conduct: Conduct) -> int:
     """Simulate and score from the explanations on disk, then compare and report."""
     config = _with_conduct(directory, conduct)
-    source = _stored(directory)
+    source = stored(directory)
     explanations = tables.read_explanations(directory)
 
     def step(judged: Evaluation) -> EndOfUnit:
@@ -102,10 +97,17 @@ def report(directory: Path, output: Format) -> int:
     return _print(render(comparison, output))
 
 
+def cost(directory: Path, output: Format) -> int:
+    """What a run's calls cost so far, by stage, model and arm."""
+    config = load_run(directory).model_copy(update={"out": directory})
+    key = content_key(config.identity())
+    return _print(render_ledger(ledger(config, directory, key), budget(config, directory, key), output))
+
+
 def show(directory: Path, name: str) -> int:
     """Print one unit: `123` is a feature, `neurons:77+` a unit of another arm."""
     load_run(directory)
-    source = _stored(directory)
+    source = stored(directory)
     arm, _, label = name.rpartition(":")
     units = [unit for unit in source.units() if unit.arm == (arm or FEATURES)]
     unit = next((unit for unit in units if unit.name == label), None)
@@ -152,82 +154,6 @@ def _with_conduct(directory: Path, conduct: Conduct) -> RunConfig:
     return load_run(directory).model_copy(update=given | {"out": directory})
 
 
-def _harvested(config: RunConfig, directory: Path) -> StoreSource:
-    """The store of the run, harvested where it is not there yet."""
-    with timed(directory, "load"):
-        setting = load_setting(config, terminal.say)
-    store = directory / HARVEST
-    if read_manifest(directory).get("harvest") not in (None, setting.key) and store.exists():
-        raise UserError(
-            f"{directory} was harvested from another subject, dictionary or corpus.",
-            "Their contents have changed since.",
-            "Give another --out.",
-        )
-    update_manifest(
-        directory,
-        {
-            **environment(),
-            "configuration": config.model_dump(mode="json"),
-            "content": {
-                "subject": setting.subject.digest,
-                "corpus": setting.corpus.digest,
-                "prompts": dict(prompt_digests()),
-                "dictionaries": {arm.info.label: arm.digest for arm in setting.arms},
-            },
-            "arms": [dataclasses.asdict(arm.info) for arm in setting.arms],
-            "harvest": setting.key,
-        },
-    )
-    if not Store.is_complete(store, setting.key):
-        with timed(directory, HARVEST):
-            _harvest(setting, store)
-    return StoreSource(Store.open(store), setting.recompute)
-
-
-def _harvest(setting: Setting, out: Path) -> None:
-    windows, splits = setting.corpus.windows, setting.corpus.splits
-    places = {arm.info.label: (arm.site, arm.dictionary) for arm in setting.arms}
-    units = {arm.info.label: arm.units for arm in setting.arms}
-    replay = Replay(lambda: stream_units(setting.subject, places, windows, units=units, batch=setting.config.batch))
-    with closing(replay), terminal.stage(HARVEST, 2 * len(windows), "windows") as advance:
-
-        def progress(stage: str, done: int, total: int) -> None:
-            advance(done if stage == "statistics" else total + done)
-
-        harvest_arms(
-            {arm.info.label: _arm_units(setting, arm) for arm in setting.arms},
-            windows,
-            splits.code,
-            splits.cluster,
-            [display(token) for token in setting.subject.token_bytes()],
-            replay,
-            out,
-            sizes=harvest_sizes(setting.config),
-            seed=setting.config.seed,
-            key=setting.key,
-            progress=progress,
-        )
-
-
-def _arm_units(setting: Setting, arm: Arm) -> ArmUnits:
-    names = arm.dictionary.names()
-    top = top_logits(setting.subject, arm.site, arm.dictionary)
-    logits = None
-    if top is not None:
-        logits = LogitTokens(
-            top.promoted[arm.units],
-            top.promoted_weights[arm.units],
-            top.suppressed[arm.units],
-            top.suppressed_weights[arm.units],
-        )
-    return ArmUnits(arm.units, tuple(names[i] for i in arm.units), arm.thresholds, logits)
-
-
-def _stored(directory: Path) -> StoreSource:
-    """The harvested store of a run, without its subject."""
-    return StoreSource(Store.open(directory / HARVEST), None)
-
-
 def _evaluate(config: RunConfig, directory: Path, source: StoreSource) -> int:
     if config.dry_run:
         return _dry_run(config, directory, source)
@@ -245,15 +171,28 @@ def _judge(
 ) -> Run:
     """Bring every unit to its end by `step`, in the admission order, with the progress on stderr."""
     order = admission_order(source.units(), config.seed)
+    key = content_key(config.identity())
+    rows = count_calls(config, directory, order, source, method(config))
+    forecast = Forecast(tuple(row for row in rows if row.stage in _ASKED[stage]))
+    if forecast.rows:
+        terminal.say(terminal.foreseen(forecast.rows))
+    piloted = itertools.count(1)
+
+    def hold_against_forecast(outcome: Outcome) -> None:
+        if isinstance(outcome.explanation, Explanation) and forecast.rows and next(piloted) == PILOT:
+            may_go_on = config.max_cost is not None or sys.stdin.isatty()
+            if said := forecast.check(ledger(config, directory, key), may_go_on=may_go_on):
+                terminal.say(said)
 
     async def judge() -> Run:
-        async with open_client(config, directory, content_key(config.identity())) as client:
+        async with open_client(config, directory, key) as client:
             judged = Evaluation(source, method(config), judges(config, sorted({unit.arm for unit in order}), client))
             with terminal.stage(stage, len(order), "units") as advance:
                 ended = itertools.count(1)
 
-                def on_outcome(_: Outcome) -> None:
+                def on_outcome(outcome: Outcome) -> None:
                     advance(next(ended), terminal.money(client.progress()) if client else "")
+                    hold_against_forecast(outcome)
 
                 at_once = config.concurrency if client else 1
                 stop = client.drain if client else (lambda: None)
@@ -294,7 +233,7 @@ def _end(config: RunConfig, directory: Path, done: Run) -> int:
             failed = sum(n for kind, n in kinds.items() if kind.split("/")[1] in _JUDGE_STAGES)
             terminal.say(f"Results are in {directory}.")
             return PARTIAL if failed else OK
-        case BudgetReached():
+        case BudgetReached() | Overrun():
             return BUDGET
         case Interrupted():
             return INTERRUPTED

@@ -11,7 +11,8 @@ from autointerp.records.call import Usage
 _Name: TypeAlias = tuple[str, str, str]
 _SPENT = """
 SELECT stage, model, arm, sum(state = 'settled'), count(*), sum(input_tokens), sum(cache_read_tokens),
-  sum(cache_write_tokens), sum(output_tokens), sum(coalesce(actual, reserved))
+  sum(cache_write_tokens), sum(output_tokens), sum(coalesce(actual, reserved)),
+  sum(CASE WHEN state = 'settled' THEN actual ELSE 0 END)
 FROM attempt WHERE run = ? GROUP BY stage, model, arm
 """
 _FAILED = """
@@ -42,6 +43,8 @@ class LedgerRow:
     """Tokens as reported."""
     cost: int = 0
     """Nano-dollars committed; attempts whose bill is unknown count at their bound."""
+    settled: int = 0
+    """Nano-dollars of `cost` that answers were billed at; the rest is reserved, or its bill is unknown."""
     failures: Mapping[str, int] = field(default_factory=dict[str, int])
     """Calls whose last attempt brought no answer, by kind."""
 
@@ -56,7 +59,7 @@ def read_ledger(db: sqlite3.Connection, run: str) -> list[LedgerRow]:
     rows: list[LedgerRow] = []
     for stage, model, arm in sorted({*spent, *hits}):
         name = stage, model, arm
-        calls, attempts, read, cache_read, cache_write, written, cost = spent.get(name, (0,) * 7)
+        calls, attempts, read, cache_read, cache_write, written, cost, settled = spent.get(name, (0,) * 8)
         rows.append(
             LedgerRow(
                 stage,
@@ -67,6 +70,7 @@ def read_ledger(db: sqlite3.Connection, run: str) -> list[LedgerRow]:
                 attempts=attempts,
                 usage=Usage(read, cache_read, cache_write, written),
                 cost=cost,
+                settled=settled,
                 failures=failed.get(name, {}),
             )
         )

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, assert_never
 from autointerp.compare import ArmSummary, Comparison
 from autointerp.config import Format
 from autointerp.llm.estimate import Estimate as CostEstimate
+from autointerp.llm.ledger import LedgerRow
+from autointerp.llm.tables import Budget
 from autointerp.records.trial import Undefined
 from autointerp.report.grid import Grid, as_markdown, as_table
 from autointerp.report.grids import grids
@@ -64,6 +66,40 @@ def render_estimate(rows: Sequence[CostEstimate], output: Format, width: int = 1
             return _as_csv(names, ([getattr(row, name) for name in names] for row in rows))
         case _:
             assert_never(output)
+
+
+def render_ledger(rows: Sequence[LedgerRow], budget: Budget | None, output: Format, width: int = 120) -> str:
+    """What a run's calls cost, by stage, model and arm; money in dollars (``csv``, ``json``: nano)."""
+    match output:
+        case "table" | "md":
+            columns = ("stage", "model", "arm", "answers", "stored", "attempts", "input", "cached", "output", "cost")
+            grid = Grid(_spent(rows, budget), columns, tuple(map(_ledger_cells, rows)))
+            failed = [(f"{row.stage} {row.arm}", kind, f"{n:,}") for row in rows for kind, n in row.failures.items()]
+            failures = Grid("Calls without an answer", ("stage, arm", "kind", "calls"), tuple(failed))
+            grids = [grid, failures] if failed else [grid]
+            return as_table(grids, width).rstrip() if output == "table" else "\n\n".join(map(as_markdown, grids))
+        case "json":
+            return as_json({"budget": budget, "rows": rows})
+        case "csv":
+            names = [field.name for field in fields(LedgerRow)]
+            return _as_csv(names, ([as_json(getattr(row, name)) for name in names] for row in rows))
+        case _:
+            assert_never(output)
+
+
+def _spent(rows: Sequence[LedgerRow], budget: Budget | None) -> str:
+    if budget is None:
+        return "No language model was asked: no calls, $0."
+    limit = "no limit" if budget.cap is None else f"limit ${budget.cap / _NANO:.2f}"
+    answers = sum(row.calls for row in rows)
+    each = f", ${sum(row.cost for row in rows) / _NANO / answers:.5f} an answer" if answers else ""
+    return f"${budget.committed / _NANO:.4f} committed ({limit}){each}."
+
+
+def _ledger_cells(row: LedgerRow) -> tuple[str, ...]:
+    usage = row.usage
+    counts = row.calls, row.cached, row.attempts, usage.input_tokens, usage.cache_read_tokens, usage.output_tokens
+    return row.stage, row.model, row.arm, *(f"{count:,}" for count in counts), f"${row.cost / _NANO:.4f}"
 
 
 def render_values(values: Mapping[str, object], output: Format, width: int = 120) -> str:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from autointerp.llm.estimate import Estimate
 from autointerp.llm.progress import Progress as Calls
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.outcome import Outcome
@@ -44,6 +45,14 @@ def money(calls: Calls) -> str:
     limit = "" if calls.cap is None else f" of ${calls.cap / 1e9:.2f}"
     counts = [f"{kind}:{n}" for kind, n in {**calls.retries, "fail": sum(calls.failed.values())}.items() if n]
     return "  ".join([f"${calls.spent / 1e9:.2f}{limit}", *counts])
+
+
+def foreseen(rows: Sequence[Estimate]) -> str:
+    """One line on what the calls of a run will cost."""
+    calls, stored = sum(row.calls for row in rows), sum(row.cached for row in rows)
+    low, expected, upper = (sum(getattr(row, name) for row in rows) / 1e9 for name in ("low", "expected", "upper"))
+    money = f"about ${expected:.2f} (${low:.2f} with prompt caching, at most ${upper:.2f})"
+    return f"{calls:,} calls to language models, {money}; {stored:,} more are stored or repeated and cost nothing"
 
 
 @contextmanager

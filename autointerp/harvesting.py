@@ -1,0 +1,99 @@
+"""From a configuration to the harvested store of a run, or to the one that is there already."""
+
+import dataclasses
+from contextlib import closing
+from pathlib import Path
+
+from autointerp.activations.harvest import harvest as harvest_arms
+from autointerp.activations.plan import ArmUnits, LogitTokens
+from autointerp.activations.replay import Replay
+from autointerp.activations.source import StoreSource
+from autointerp.activations.store import Store
+from autointerp.config import RunConfig
+from autointerp.manifest import environment, read_manifest, timed, update_manifest
+from autointerp.notation import display
+from autointerp.prompts import prompt_digests
+from autointerp.report import terminal
+from autointerp.wiring import Arm, Setting, harvest_sizes, load_setting
+from sae.errors import UserError
+from sae.features import stream_units
+from sae.logits import top_logits
+
+HARVEST = "harvest"
+"""Folder of the store within a results directory."""
+
+
+def harvested(config: RunConfig, directory: Path) -> StoreSource:
+    """The store of the run, harvested where it is not there yet."""
+    with timed(directory, "load"):
+        setting = load_setting(config, terminal.say)
+    store = directory / HARVEST
+    if read_manifest(directory).get("harvest") not in (None, setting.key) and store.exists():
+        raise UserError(
+            f"{directory} was harvested from another subject, dictionary or corpus.",
+            "Their contents have changed since.",
+            "Give another --out.",
+        )
+    update_manifest(
+        directory,
+        {
+            **environment(),
+            "configuration": config.model_dump(mode="json"),
+            "content": {
+                "subject": setting.subject.digest,
+                "corpus": setting.corpus.digest,
+                "prompts": dict(prompt_digests()),
+                "dictionaries": {arm.info.label: arm.digest for arm in setting.arms},
+            },
+            "arms": [dataclasses.asdict(arm.info) for arm in setting.arms],
+            "harvest": setting.key,
+        },
+    )
+    if not Store.is_complete(store, setting.key):
+        with timed(directory, HARVEST):
+            _harvest(setting, store)
+    return StoreSource(Store.open(store), setting.recompute)
+
+
+def _harvest(setting: Setting, out: Path) -> None:
+    windows, splits = setting.corpus.windows, setting.corpus.splits
+    places = {arm.info.label: (arm.site, arm.dictionary) for arm in setting.arms}
+    units = {arm.info.label: arm.units for arm in setting.arms}
+    replay = Replay(lambda: stream_units(setting.subject, places, windows, units=units, batch=setting.config.batch))
+    with closing(replay), terminal.stage(HARVEST, 2 * len(windows), "windows") as advance:
+
+        def progress(stage: str, done: int, total: int) -> None:
+            advance(done if stage == "statistics" else total + done)
+
+        harvest_arms(
+            {arm.info.label: _arm_units(setting, arm) for arm in setting.arms},
+            windows,
+            splits.code,
+            splits.cluster,
+            [display(token) for token in setting.subject.token_bytes()],
+            replay,
+            out,
+            sizes=harvest_sizes(setting.config),
+            seed=setting.config.seed,
+            key=setting.key,
+            progress=progress,
+        )
+
+
+def _arm_units(setting: Setting, arm: Arm) -> ArmUnits:
+    names = arm.dictionary.names()
+    top = top_logits(setting.subject, arm.site, arm.dictionary)
+    logits = None
+    if top is not None:
+        logits = LogitTokens(
+            top.promoted[arm.units],
+            top.promoted_weights[arm.units],
+            top.suppressed[arm.units],
+            top.suppressed_weights[arm.units],
+        )
+    return ArmUnits(arm.units, tuple(names[i] for i in arm.units), arm.thresholds, logits)
+
+
+def stored(directory: Path) -> StoreSource:
+    """The harvested store of a run, without its subject."""
+    return StoreSource(Store.open(directory / HARVEST), None)

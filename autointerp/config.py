@@ -68,7 +68,7 @@ class Conduct(BaseModel):
     """Results directory; default `results/run-HASH`, the hash being the configuration's."""
     device: Device = "auto"
     """Where the subject and the dictionary run."""
-    batch: int = Field(default=64, gt=0)
+    windows_per_pass: int = Field(default=64, gt=0)
     """Windows per forward pass."""
     max_cost: str | None = None
     """Most dollars to spend on language models; at resume `+5` adds five to what was spent."""
@@ -80,6 +80,8 @@ class Conduct(BaseModel):
     """Calls in flight, at most."""
     requests_per_minute: int | None = Field(default=None, gt=0)
     """Rate limit of the provider; default unlimited."""
+    batch: bool = False
+    """Send everything by the providers' batch APIs: half the price, up to a day; `resume` fetches what is ready."""
     answers: Path | None = None
     """Store of answers; default `answers.sqlite` beside the results directory, shared by its neighbours."""
     dry_run: bool = False

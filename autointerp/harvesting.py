@@ -59,7 +59,9 @@ def _harvest(setting: Setting, out: Path) -> None:
     windows, splits = setting.corpus.windows, setting.corpus.splits
     places = {arm.info.label: (arm.site, arm.dictionary) for arm in setting.arms}
     units = {arm.info.label: arm.units for arm in setting.arms}
-    replay = Replay(lambda: stream_units(setting.subject, places, windows, units=units, batch=setting.config.batch))
+    replay = Replay(
+        lambda: stream_units(setting.subject, places, windows, units=units, batch=setting.config.windows_per_pass)
+    )
     with closing(replay), terminal.stage(HARVEST, 2 * len(windows), "windows") as advance:
 
         def progress(stage: str, done: int, total: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from autointerp.config import RunConfig
 from autointerp.explain.llm import LONGEST, render_explain
-from autointerp.llm.catalog import make_providers
+from autointerp.llm.catalog import make_batch_providers, make_providers
 from autointerp.llm.client import Client
 from autointerp.llm.estimate import Estimate, estimate
 from autointerp.llm.ledger import LedgerRow
@@ -98,6 +98,7 @@ async def open_client(config: RunConfig, directory: Path, run: str) -> AsyncGene
         concurrency=config.concurrency,
         requests_per_minute=config.requests_per_minute,
         prices=_prices(config),
+        batch_providers=make_batch_providers(models, config.base_url) if config.batch else None,
     ) as client:
         yield client
 
@@ -118,6 +119,15 @@ def budget(config: RunConfig, directory: Path, run: str) -> Budget | None:
         return None
     with closing(StoreReader.open(path)) as reader:
         return reader.budget(run)
+
+
+def open_batches(config: RunConfig, directory: Path, run: str) -> int:
+    """Batches of the run whose results are still at the provider."""
+    path = answers_path(config, directory)
+    if not path.is_file() or not language_models(config):
+        return 0
+    with closing(StoreReader.open(path)) as reader:
+        return reader.open_batches(run)
 
 
 def count_calls(

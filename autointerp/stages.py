@@ -20,7 +20,17 @@ from autointerp.records.outcome import ArmInfo, Outcome
 from autointerp.report import plots, tables, terminal
 from autointerp.report.render import render, render_estimate, render_ledger
 from autointerp.seams import BudgetReached, Interrupted, Overrun
-from autointerp.spending import PILOT, Forecast, budget, check_models, count_calls, fixed, ledger, open_client
+from autointerp.spending import (
+    PILOT,
+    Forecast,
+    budget,
+    check_models,
+    count_calls,
+    fixed,
+    ledger,
+    open_batches,
+    open_client,
+)
 from autointerp.wiring import FEATURES, judges, method
 from sae.errors import UserError, nearest
 
@@ -28,6 +38,8 @@ OK, FAILURE, PARTIAL, BUDGET, INTERRUPTED = 0, 1, 3, 4, 130
 _JUDGE_STAGES = ("explain", "simulate")
 _ASKED = {"explain": ("explain",), "score": ("simulate",), "evaluate": _JUDGE_STAGES}
 """What language models are asked in each stage of ours."""
+_UNITS_IN_BATCH_MODE = 20_000
+"""Units under way at once, all waiting for their batches: as many as memory holds easily."""
 
 
 def run(config: RunConfig) -> int:
@@ -194,7 +206,7 @@ def _judge(
                     advance(next(ended), terminal.money(client.progress()) if client else "")
                     hold_against_forecast(outcome)
 
-                at_once = config.concurrency if client else 1
+                at_once = (_UNITS_IN_BATCH_MODE if config.batch else config.concurrency) if client else 1
                 stop = client.drain if client else (lambda: None)
                 return await admit(order, step(judged), at_once=at_once, on_outcome=on_outcome, on_interrupt=stop)
 
@@ -227,6 +239,8 @@ def _end(config: RunConfig, directory: Path, done: Run) -> int:
     update_manifest(directory, {"status": status, "units": units, "failures": dict(kinds), "calls": calls})
     if done.stop is not None:
         terminal.say(f"{done.stop} {units['ended']:,} of {done.asked:,} units have ended and are saved.")
+        if waiting := open_batches(config, directory, content_key(config.identity())):
+            terminal.say(f"{waiting} batches go on at the provider: nothing was cancelled, and `resume` fetches them.")
         terminal.say(f"Go on with: autointerp resume {directory}")
     match done.stop:
         case None:

@@ -88,7 +88,9 @@ class Setting:
         """A unit's activations on whole windows, of shape (window, position)."""
         arm = next(arm for arm in self.arms if arm.info.label == unit.arm)
         chosen = self.corpus.windows.select(np.asarray(windows, dtype=np.int64))
-        return unit_activations(self.subject, arm.site, arm.dictionary, unit.index, chosen, self.config.batch)
+        return unit_activations(
+            self.subject, arm.site, arm.dictionary, unit.index, chosen, self.config.windows_per_pass
+        )
 
 
 def load_setting(config: RunConfig, say: Callable[[str], None]) -> Setting:
@@ -215,7 +217,7 @@ def _features(
     config: RunConfig, subject: Subject, site: Site, dictionary: Dictionary, digest: str, corpus: Corpus
 ) -> Arm:
     def densities() -> np.ndarray:
-        return firing_densities(subject, site, dictionary, explain_windows(corpus), batch=config.batch)
+        return firing_densities(subject, site, dictionary, explain_windows(corpus), batch=config.windows_per_pass)
 
     units = np.sort(resolve_features(config.features, dictionary.n_units, densities, config.seed))
     info = ArmInfo(FEATURES, "features", len(units), config.sae)
@@ -255,7 +257,7 @@ def _neurons(matched: bool, config: RunConfig, subject: Subject, features: Arm, 
         thresholds = fire_thresholds(sample, signed=site.signed)
         info = ArmInfo("neurons", "neurons", len(units), what)
         return Arm(info, site, neurons, units, thresholds[units], "neurons")
-    densities = firing_densities(subject, features.site, features.dictionary, explain, batch=config.batch)
+    densities = firing_densities(subject, features.site, features.dictionary, explain, batch=config.windows_per_pass)
     densities = densities[features.units]
     thresholds = matched_thresholds(sample, densities[densities > 0], seed)
     info = ArmInfo(

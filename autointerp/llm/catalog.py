@@ -3,7 +3,10 @@
 from collections.abc import Iterable, Mapping
 
 from autointerp.llm import anthropic, openai
+from autointerp.llm.anthropic_batches import AnthropicBatches
+from autointerp.llm.batch_provider import BatchProvider
 from autointerp.llm.keys import api_key, find_key, setting
+from autointerp.llm.openai_batches import OpenAIBatches
 from autointerp.llm.provider import Provider
 from sae.errors import UserError, nearest
 
@@ -30,6 +33,17 @@ def make_providers(
     return {model: made[prefix] for model, prefix in prefixes.items()}
 
 
+def make_batch_providers(models: Iterable[str], base_url: str | None = None) -> Mapping[str, BatchProvider]:
+    """The batch API for each of `models`, at the address that `make_providers` calls; raises as that does."""
+    made: dict[str, BatchProvider] = {}
+    for prefix in sorted({_provider_of(model) for model in models}):
+        if prefix == "anthropic":
+            made[prefix] = AnthropicBatches(api_key(anthropic.KEY), setting(anthropic.URL) or anthropic.DEFAULT_URL)
+        else:
+            made[prefix] = OpenAIBatches(*_openai_place(base_url))
+    return {model: made[_provider_of(model)] for model in models}
+
+
 def _provider_of(model: str) -> str:
     prefix, _, name = model.partition("/")
     if prefix not in PROVIDERS:
@@ -46,8 +60,13 @@ def _anthropic(*, offline: bool) -> Provider:
 
 
 def _openai(base_url: str | None, *, offline: bool) -> Provider:
-    url = base_url or setting(openai.URL) or openai.DEFAULT_URL
     if offline:
-        return openai.OpenAIProvider(None, url)
+        return openai.OpenAIProvider(None, base_url or setting(openai.URL) or openai.DEFAULT_URL)
+    return openai.OpenAIProvider(*_openai_place(base_url))
+
+
+def _openai_place(base_url: str | None) -> tuple[str, str]:
+    """Key and address."""
+    url = base_url or setting(openai.URL) or openai.DEFAULT_URL
     key = api_key(openai.KEY) if url == openai.DEFAULT_URL else find_key(openai.KEY)
-    return openai.OpenAIProvider(key or "none", url)  # most local servers ask for no key, but the SDK does
+    return key or "none", url  # most local servers ask for no key, but the SDK does

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from autointerp.llm.answers import as_cached, outcome, pack, recall
+from autointerp.llm.batch_provider import BatchProvider
+from autointerp.llm.batches import Batches
 from autointerp.llm.faults import Fault, Sleep, retrying
 from autointerp.llm.limits import RequestsPerMinute
 from autointerp.llm.prices import NANO, Prices
@@ -69,6 +71,7 @@ class Client:
         self._hits: Counter[Account] = Counter()
         self._retries: Counter[str] = Counter()
         self._failed: Counter[str] = Counter()
+        self._batches: Batches | None = None
 
     @classmethod
     @asynccontextmanager
@@ -82,12 +85,14 @@ class Client:
         concurrency: int = 32,
         requests_per_minute: int | None = None,
         prices: Prices | None = None,
+        batch_providers: Mapping[str, BatchProvider] | None = None,
         sleep: Sleep = asyncio.sleep,
     ) -> AsyncGenerator["Client"]:
         """A client for `run` on the store at `store_path`; `providers` by model, as `make_providers` gives them.
 
-        `cap_nano` is the most that all sessions of the run may commit together, in nano-dollars. Raises `UserError`
-        where a model has no price, or where another run uses the store.
+        `cap_nano` is the most that all sessions of the run may commit together, in nano-dollars. With
+        `batch_providers`, by model, every request goes by the batch APIs. Raises `UserError` where a model has no
+        price, where another run uses the store, or where a batch of the run waits that could not be fetched.
         """
         prices = prices or Prices()
         for model in providers:
@@ -104,6 +109,7 @@ class Client:
         )
         try:
             await store.open_run(run, cap_nano)
+            await client._open_batches(batch_providers)
             yield client
         finally:
             await client.aclose()
@@ -143,8 +149,10 @@ class Client:
         )
 
     def drain(self) -> None:
-        """Let calls under way end, and send no other."""
+        """Let calls under way end, and send no other; whoever waits for a batch is let go."""
         self._stop = self._stop or Interrupted("Interrupted.")
+        if self._batches is not None:
+            self._batches.stop(self._stop)
         self._wake()
 
     async def aclose(self) -> None:
@@ -154,6 +162,8 @@ class Client:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            if self._batches is not None:
+                await self._batches.aclose()
             for provider in set(self._providers.values()):
                 with suppress(OSError, RuntimeError):
                     await provider.aclose()
@@ -218,6 +228,8 @@ class Client:
 
     async def _fly(self, call: _Call) -> Reply | Failure:
         """Attempts at one request until one is answered; each goes through the limits and the budget again."""
+        if self._batches is not None:
+            return await self._from_batch(self._batches, call)
         async with self._slots:
             try:
                 retry = retrying(lambda fault: self._retries.update([fault.kind]), self._sleep)
@@ -226,6 +238,30 @@ class Client:
                 if fault.stop:
                     self._halt(Refused(f"{call.request.model}: {fault.message}"))
                 return Failure(call.request.stage, fault.kind, fault.message)
+
+    async def _open_batches(self, batch_providers: Mapping[str, BatchProvider] | None) -> None:
+        if batch_providers is None:
+            if count := self._store.open_batches(self._run):
+                why = f"{count} of its batches are at the provider: what they hold would be paid twice."
+                raise UserError("The run was begun with --batch.", why, "Go on with --batch.")
+            return
+        self._batches = Batches(
+            self._store,
+            run=self._run,
+            providers=self._providers,
+            batch_providers=batch_providers,
+            prices=self._prices,
+            budget_message=self._budget_message,
+            on_retry=lambda fault: self._retries.update([fault.kind]),
+            sleep=self._sleep,
+        )
+        await self._batches.resume()
+
+    async def _from_batch(self, batches: Batches, call: _Call) -> Reply | Failure:
+        try:
+            return await batches.answer(call.request, call.key, call.item)
+        except Stop as stop:
+            self._halt(stop)
 
     async def _attempt(self, call: _Call) -> Reply | Failure:
         """Reserve, send, settle."""

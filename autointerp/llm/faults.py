@@ -12,7 +12,9 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from autointerp.llm.keys import redact
 
 Sleep: TypeAlias = Callable[[float], Awaitable[None]]
-FaultKind: TypeAlias = Literal["rate_limited", "server_error", "timeout", "connection", "bad_request"]
+FaultKind: TypeAlias = Literal[
+    "rate_limited", "server_error", "timeout", "connection", "bad_request", "expired", "cancelled"
+]
 
 ATTEMPTS = 6
 """Attempts per call, at most."""

@@ -72,33 +72,35 @@ class Prices:
         """Raises `UserError` where `model` (``provider/name``) has no price."""
         self._price(model, Usage(1, 0, 0, 1))
 
-    def bound(self, request: Request) -> int:
+    def bound(self, request: Request, *, batch: bool = False) -> int:
         """Nano-dollars that one attempt cannot exceed where a token is a byte or more.
 
         (UTF-8 bytes of all text and schema + `OVERHEAD`) x the dearer of input and cache write + max_tokens x output.
+        `batch` takes the price of the provider's batch API here and below: half, or the full one where the table has
+        no other.
         """
         read = request_bytes(request) + OVERHEAD
         plain = Usage(read, 0, 0, request.max_tokens)
         written = Usage(read, 0, read, request.max_tokens)
-        return max(self._price(request.model, plain), self._price(request.model, written))
+        return max(self._price(request.model, plain, batch), self._price(request.model, written, batch))
 
-    def cost(self, model: str, usage: Usage) -> int | None:
+    def cost(self, model: str, usage: Usage, *, batch: bool = False) -> int | None:
         """Nano-dollars for the `usage` that was reported, rounded up; None where it contradicts itself."""
         try:
-            return self._price(model, usage)
+            return self._price(model, usage, batch)
         except ValueError:
             return None
 
-    def expected(self, request: Request, *, prefix_cached: bool = False) -> int:
+    def expected(self, request: Request, *, prefix_cached: bool = False, batch: bool = False) -> int:
         """Nano-dollars that a call will probably cost, with or without its system text read from the prompt cache."""
         read = expected_input(request)
         cached = len(request.system.encode()) // BYTES_PER_TOKEN if prefix_cached else 0
-        return self._price(request.model, Usage(read, cached, 0, expected_output(request)))
+        return self._price(request.model, Usage(read, cached, 0, expected_output(request)), batch)
 
-    def _price(self, model: str, usage: Usage) -> int:
+    def _price(self, model: str, usage: Usage, batch: bool = False) -> int:
         provider, _, name = model.partition("/")
         try:
-            return math.ceil(_listed(provider, name, usage).total_price * NANO)
+            return math.ceil(_listed(provider, name, usage, batch).total_price * NANO)
         except LookupError:
             if self.given is None:
                 raise UserError(
@@ -125,7 +127,7 @@ def expected_output(request: Request) -> int:
     return math.ceil(request.max_tokens * WRITTEN_SHARE)
 
 
-def _listed(provider: str, name: str, usage: Usage) -> "genai_prices.types.PriceCalculation":
+def _listed(provider: str, name: str, usage: Usage, batch: bool) -> "genai_prices.types.PriceCalculation":
     from genai_prices import Usage as ListedUsage
     from genai_prices import calc_price
 
@@ -135,4 +137,4 @@ def _listed(provider: str, name: str, usage: Usage) -> "genai_prices.types.Price
         cache_write_tokens=usage.cache_write_tokens,
         output_tokens=usage.output_tokens,
     )
-    return calc_price(tokens, name, provider_id=provider)
+    return calc_price(tokens, name, provider_id=provider, price_context={"processing": "batch"} if batch else None)

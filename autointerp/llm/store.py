@@ -2,16 +2,18 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
-from autointerp.llm import tables
+from autointerp.llm import journal, tables
 from autointerp.llm.ledger import LedgerRow, read_ledger
 from autointerp.llm.tables import Account, Budget, Stored
 from autointerp.llm.writer import Writer
 from autointerp.records.call import Usage
 from sae.errors import UserError
 
+T = TypeVar("T")
 _BUSY_SECONDS = 30.0
 
 
@@ -39,6 +41,10 @@ class StoreReader:
     def ledger(self, run: str) -> list[LedgerRow]:
         """What the run cost by stage, model and arm."""
         return read_ledger(self._connection, run)
+
+    def open_batches(self, run: str) -> int:
+        """Batches of the run whose results are not all here yet."""
+        return journal.count_open(self._connection, run)
 
     def close(self) -> None:
         """Close the file."""
@@ -101,6 +107,10 @@ class Store(StoreReader):
     def mark_unknown(self, attempt: int, kind: str) -> "asyncio.Future[None]":
         """End an attempt that may have been billed: it stays charged at its bound."""
         return self._writer.submit(lambda db: tables.mark_unknown(db, attempt, kind))
+
+    def write(self, operation: Callable[[sqlite3.Connection], T]) -> "asyncio.Future[T]":
+        """Run `operation` of `journal` on the store, in one transaction."""
+        return self._writer.submit(operation)
 
     def add_hits(self, hits: Mapping[Account, int]) -> "asyncio.Future[None]":
         """Count answers that cost nothing."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from autointerp.records.call import Usage
 
-VERSION = 1
+VERSION = 2
 SCHEMA = f"""
 BEGIN;
 CREATE TABLE IF NOT EXISTS answer(
@@ -29,9 +29,16 @@ CREATE INDEX IF NOT EXISTS attempt_run ON attempt(run, key);
 CREATE TABLE IF NOT EXISTS hit(
   run TEXT NOT NULL, stage TEXT NOT NULL, model TEXT NOT NULL, arm TEXT NOT NULL, calls INTEGER NOT NULL,
   PRIMARY KEY(run, stage, model, arm)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS batch(
+  id INTEGER PRIMARY KEY, model TEXT NOT NULL, address TEXT NOT NULL, submission TEXT NOT NULL, state TEXT NOT NULL,
+  remote TEXT NOT NULL DEFAULT '', began REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS batch_attempt(
+  attempt_id INTEGER PRIMARY KEY, batch_id INTEGER NOT NULL, key BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS batch_attempts ON batch_attempt(batch_id);
 PRAGMA user_version = {VERSION};
 COMMIT;
 """
+_BATCHED = "SELECT attempt_id FROM batch_attempt JOIN batch ON batch.id = batch_id WHERE batch.state"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +94,16 @@ def open_run(db: sqlite3.Connection, run: str, cap: int | None) -> None:
 
 
 def recover(db: sqlite3.Connection) -> int:
-    """Attempts that a dead process left open may have been billed: they stay charged. Returns how many."""
+    """Attempts that a dead process left open may have been billed: they stay charged. Returns how many.
+
+    Those of a batch that was never sent are released; those of one that may be at the provider stay reserved.
+    """
+    for (attempt,) in db.execute(f"{_BATCHED} = 'planned'").fetchall():
+        release(db, attempt, "interrupted")
+    db.execute("UPDATE batch SET state = 'ingested' WHERE state = 'planned'")
     changed = db.execute(
-        "UPDATE attempt SET state = 'unknown', kind = 'interrupted', actual = reserved WHERE state = 'reserved'"
+        "UPDATE attempt SET state = 'unknown', kind = 'interrupted', actual = reserved"
+        f" WHERE state = 'reserved' AND id NOT IN ({_BATCHED} != 'ingested')"
     )
     return changed.rowcount
 

@@ -1,0 +1,126 @@
+"""Claude models, by the Message Batches API."""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from autointerp.llm.batch_provider import RemoteBatch, item_fault, never_run
+from autointerp.llm.faults import Fault, malformed, sdk_fault
+from autointerp.llm.provider import TIMEOUT, Body, Sent
+
+if TYPE_CHECKING:
+    import anthropic
+    from anthropic.types.messages import MessageBatch
+
+_PAGE = 100
+_STATUS = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+"""HTTP statuses of the errors that results carry by name; any other is a 500."""
+
+
+class AnthropicBatches:
+    """Sends with the official SDK, its own retries off. The API keeps no name of ours for a batch."""
+
+    def __init__(self, key: str | None, base_url: str, timeout: float = TIMEOUT) -> None:
+        self._key, self._base_url, self._timeout = key, base_url, timeout
+
+    @cached_property
+    def _client(self) -> "anthropic.AsyncAnthropic":
+        from anthropic import AsyncAnthropic
+
+        return AsyncAnthropic(api_key=self._key, base_url=self._base_url, max_retries=0, timeout=self._timeout)
+
+    async def submit(self, submission: str, bodies: Mapping[str, Body]) -> str:  # noqa: ARG002 - the API has no room
+        """Send the batch, system blocks marked for prompt caching. Raises `Fault`."""
+        from anthropic import APIError
+
+        requests: list[Any] = [{"custom_id": name, "params": _marked(body)} for name, body in bodies.items()]
+        try:
+            return (await self._client.messages.batches.create(requests=requests)).id
+        except APIError as error:
+            raise sdk_fault(error) from None
+
+    async def status(self, remote: str) -> RemoteBatch:
+        """How the batch stands; results are kept for 29 days. Raises `Fault`."""
+        from anthropic import APIError, NotFoundError
+
+        try:
+            return _standing(await self._client.messages.batches.retrieve(remote))
+        except NotFoundError:
+            return RemoteBatch(remote, "gone")
+        except APIError as error:
+            raise sdk_fault(error) from None
+
+    async def results(self, remote: str) -> Sequence[tuple[str, Sent | Fault]]:
+        """What an ended batch came to, by name. Raises `Fault`."""
+        from anthropic import APIError, NotFoundError
+        from httpx2 import HTTPError
+
+        try:
+            raw = await self._client.messages.batches.with_raw_response.results(remote)
+            text = await raw.text()
+        except NotFoundError:
+            return []
+        except (APIError, HTTPError) as error:
+            raise sdk_fault(error) from None
+        try:
+            return [_result(json.loads(line)) for line in text.splitlines() if line.strip()]
+        except (ValueError, KeyError, TypeError):
+            raise malformed(text[:200]) from None
+
+    async def recent(self, since: float) -> Sequence[RemoteBatch]:
+        """All batches that were made after `since`. Raises `Fault`."""
+        from anthropic import APIError
+
+        found: list[RemoteBatch] = []
+        try:
+            async for batch in self._client.messages.batches.list(limit=_PAGE):  # newest first
+                if batch.created_at.timestamp() < since:
+                    break
+                found.append(_standing(batch))
+        except APIError as error:
+            raise sdk_fault(error) from None
+        return found
+
+    async def aclose(self) -> None:
+        """Close connections."""
+        if "_client" in self.__dict__:
+            await self._client.close()
+
+
+def _marked(body: Body) -> Body:
+    if "system" not in body:
+        return body
+    return body | {"system": [{"type": "text", "text": body["system"], "cache_control": {"type": "ephemeral"}}]}
+
+
+def _standing(batch: "MessageBatch") -> RemoteBatch:
+    counts = batch.request_counts
+    requests = counts.processing + counts.succeeded + counts.errored + counts.canceled + counts.expired
+    if batch.processing_status != "ended":
+        return RemoteBatch(batch.id, "running", requests)
+    return RemoteBatch(batch.id, "ended" if batch.results_url else "gone", requests)
+
+
+def _result(line: dict[str, Any]) -> tuple[str, Sent | Fault]:
+    result = line["result"]
+    match result["type"]:
+        case "succeeded":
+            return line["custom_id"], Sent(result["message"], str(result["message"].get("id", "")))
+        case "expired":
+            return line["custom_id"], never_run("expired")
+        case "canceled":
+            return line["custom_id"], never_run("cancelled")
+        case _:
+            error = result["error"].get("error") or result["error"]
+            return line["custom_id"], item_fault(_STATUS.get(error.get("type"), 500), error)

@@ -1,0 +1,134 @@
+"""OpenAI's models, by the Batch API: a file of requests up, a file of results down."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from autointerp.llm.batch_provider import RemoteBatch, item_fault, never_run
+from autointerp.llm.faults import Fault, malformed, sdk_fault, status_fault
+from autointerp.llm.provider import TIMEOUT, Body, Sent
+
+if TYPE_CHECKING:
+    import openai
+    from openai.types import Batch
+
+_ENDPOINT = "/v1/chat/completions"
+_PAGE = 100
+_NAME = "submission"
+_ENDED = ("completed", "expired", "cancelled")
+_STATUS = {"token_limit_exceeded": 429, "rate_limit_exceeded": 429, "model_not_found": 404, "invalid_api_key": 401}
+"""HTTP statuses of the errors for which a whole batch is refused after it was taken; any other is a 400."""
+
+
+class OpenAIBatches:
+    """Sends with the official SDK, its own retries off. One model per batch, as the API asks."""
+
+    def __init__(self, key: str | None, base_url: str, timeout: float = TIMEOUT) -> None:
+        self._key, self._base_url, self._timeout = key, base_url, timeout
+
+    @cached_property
+    def _client(self) -> "openai.AsyncOpenAI":
+        from openai import AsyncOpenAI
+
+        return AsyncOpenAI(api_key=self._key, base_url=self._base_url, max_retries=0, timeout=self._timeout)
+
+    async def submit(self, submission: str, bodies: Mapping[str, Body]) -> str:
+        """Upload the requests, then make the batch, named by its metadata. Raises `Fault`."""
+        from openai import APIError
+
+        lines = [
+            json.dumps({"custom_id": name, "method": "POST", "url": _ENDPOINT, "body": body}, ensure_ascii=False)
+            for name, body in bodies.items()
+        ]
+        content = "\n".join(lines).encode() + b"\n"
+        try:
+            file = await self._client.files.create(file=(f"{submission}.jsonl", content), purpose="batch")
+        except APIError as error:
+            raise replace(sdk_fault(error), billed=False) from None  # a file is not billed
+        try:
+            made = await self._client.batches.create(
+                input_file_id=file.id, endpoint=_ENDPOINT, completion_window="24h", metadata={_NAME: submission}
+            )
+        except APIError as error:
+            raise sdk_fault(error) from None
+        return made.id
+
+    async def status(self, remote: str) -> RemoteBatch:
+        """How the batch stands. Raises `Fault`."""
+        from openai import APIError, NotFoundError
+
+        try:
+            return _standing(await self._client.batches.retrieve(remote))
+        except NotFoundError:
+            return RemoteBatch(remote, "gone")
+        except APIError as error:
+            raise sdk_fault(error) from None
+
+    async def results(self, remote: str) -> Sequence[tuple[str, Sent | Fault]]:
+        """What an ended batch came to, by name: from its file of answers and its file of errors. Raises `Fault`."""
+        from openai import APIError, NotFoundError
+
+        texts: list[str] = []
+        try:
+            batch = await self._client.batches.retrieve(remote)
+            for file in (batch.output_file_id, batch.error_file_id):
+                if file:
+                    texts.append((await self._client.files.content(file)).text)
+        except NotFoundError:
+            return []
+        except APIError as error:
+            raise sdk_fault(error) from None
+        lines = [line for text in texts for line in text.splitlines() if line.strip()]
+        try:
+            return [_result(json.loads(line)) for line in lines]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise malformed("results that cannot be read") from None
+
+    async def recent(self, since: float) -> Sequence[RemoteBatch]:
+        """All batches that were made after `since`. Raises `Fault`."""
+        from openai import APIError
+
+        found: list[RemoteBatch] = []
+        try:
+            async for batch in self._client.batches.list(limit=_PAGE):  # newest first
+                if batch.created_at < since:
+                    break
+                found.append(_standing(batch))
+        except APIError as error:
+            raise sdk_fault(error) from None
+        return found
+
+    async def aclose(self) -> None:
+        """Close connections."""
+        if "_client" in self.__dict__:
+            await self._client.close()
+
+
+def _standing(batch: "Batch") -> RemoteBatch:
+    requests = batch.request_counts.total if batch.request_counts else 0
+    name = (batch.metadata or {}).get(_NAME, "another")
+    if batch.status == "failed":
+        first = (batch.errors.data or [None])[0] if batch.errors else None
+        code, message = (first.code or "", first.message or "") if first else ("", "no reason given")
+        words = json.dumps({"code": code, "message": message})
+        quota = code in ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
+        fault = replace(status_fault(429 if quota else _STATUS.get(code, 400), {}, words), billed=False)
+        return RemoteBatch(batch.id, "ended", requests, name, fault)
+    return RemoteBatch(batch.id, "ended" if batch.status in _ENDED else "running", requests, name)
+
+
+def _result(line: dict[str, Any]) -> tuple[str, Sent | Fault]:
+    name, response, error = line["custom_id"], line.get("response"), line.get("error") or {}
+    if response:
+        body, status = response["body"], int(response["status_code"])
+        if status == 200:
+            return name, Sent(body, str(response.get("request_id") or ""))
+        return name, item_fault(status, body.get("error") or body)
+    code = str(error.get("code") or "")
+    if "expired" in code:
+        return name, never_run("expired")
+    if "cancel" in code:
+        return name, never_run("cancelled")
+    return name, item_fault(500, error)

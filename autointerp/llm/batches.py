@@ -22,6 +22,7 @@ from autointerp.llm.tables import Account
 from autointerp.records.call import Reply, Request
 from autointerp.records.explanation import Failure
 from autointerp.seams import BudgetReached, Interrupted
+from sae.errors import UserError
 
 QUIET = 2.0
 """Seconds without a new request after which those that wait are sent."""
@@ -54,14 +55,13 @@ class Batches:
     def __init__(
         self,
         store: Store,
-        *,
         run: str,
         providers: Mapping[str, Provider],
         batch_providers: Mapping[str, BatchProvider],
         prices: Prices,
         budget_message: Callable[[int], str],
         on_retry: Callable[[Fault], None],
-        sleep: Sleep = asyncio.sleep,
+        sleep: Sleep,
     ) -> None:
         self._store, self._run, self._providers, self._prices = store, run, providers, prices
         self._batch_providers, self._budget_message = batch_providers, budget_message
@@ -81,7 +81,7 @@ class Batches:
         )
 
     async def resume(self) -> None:
-        """Go on with the journalled batches of these models: what they hold is not sent again."""
+        """Go on with the journalled batches of these models, of any run: what they hold is not sent again."""
         addresses = {model: provider.address for model, provider in self._providers.items()}
         for batch in await self._store.write(lambda db: journal.find_open(db, addresses)):
             for key in batch.held:
@@ -245,3 +245,29 @@ class Batches:
         self._most[batch.model] = max(1, requests // 2)
         await self._sleep(LONGEST_POLL)
         return requests > 1
+
+
+async def open_batches(
+    store: Store,
+    *,
+    run: str,
+    providers: Mapping[str, Provider],
+    batch_providers: Mapping[str, BatchProvider] | None,
+    prices: Prices,
+    budget_message: Callable[[int], str],
+    on_retry: Callable[[Fault], None],
+    sleep: Sleep,
+) -> Batches | None:
+    """Batch mode, its journalled batches being polled; None without `batch_providers`.
+
+    `budget_message` words why a bound does not fit. Raises `UserError` where a run with batches at the provider would
+    go on without them.
+    """
+    if batch_providers is not None:
+        batches = Batches(store, run, providers, batch_providers, prices, budget_message, on_retry, sleep)
+        await batches.resume()
+        return batches
+    if count := store.open_batches(run):
+        why = f"Of its batches, {count} are at the provider: what they hold would be paid twice."
+        raise UserError("The run was begun with --batch.", why, "Go on with --batch.")
+    return None

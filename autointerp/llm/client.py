@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from autointerp.llm.answers import as_cached, outcome, pack, recall
 from autointerp.llm.batch_provider import BatchProvider
-from autointerp.llm.batches import Batches
+from autointerp.llm.batches import Batches, open_batches
 from autointerp.llm.faults import Fault, Sleep, retrying
 from autointerp.llm.limits import RequestsPerMinute
 from autointerp.llm.prices import NANO, Prices
@@ -109,7 +109,16 @@ class Client:
         )
         try:
             await store.open_run(run, cap_nano)
-            await client._open_batches(batch_providers)
+            client._batches = await open_batches(
+                store,
+                run=run,
+                providers=providers,
+                batch_providers=batch_providers,
+                prices=prices,
+                budget_message=client._budget_message,
+                on_retry=lambda fault: client._retries.update([fault.kind]),
+                sleep=sleep,
+            )
             yield client
         finally:
             await client.aclose()
@@ -238,24 +247,6 @@ class Client:
                 if fault.stop:
                     self._halt(Refused(f"{call.request.model}: {fault.message}"))
                 return Failure(call.request.stage, fault.kind, fault.message)
-
-    async def _open_batches(self, batch_providers: Mapping[str, BatchProvider] | None) -> None:
-        if batch_providers is None:
-            if count := self._store.open_batches(self._run):
-                why = f"{count} of its batches are at the provider: what they hold would be paid twice."
-                raise UserError("The run was begun with --batch.", why, "Go on with --batch.")
-            return
-        self._batches = Batches(
-            self._store,
-            run=self._run,
-            providers=self._providers,
-            batch_providers=batch_providers,
-            prices=self._prices,
-            budget_message=self._budget_message,
-            on_retry=lambda fault: self._retries.update([fault.kind]),
-            sleep=self._sleep,
-        )
-        await self._batches.resume()
 
     async def _from_batch(self, batches: Batches, call: _Call) -> Reply | Failure:
         try:

@@ -1,12 +1,11 @@
 """Claude models, by the Message Batches API."""
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from autointerp.llm.batch_provider import RemoteBatch, item_fault, never_run
-from autointerp.llm.faults import Fault, malformed, sdk_fault
+from autointerp.llm.batch_provider import RemoteBatch, as_faults, item_fault, never_run, read_lines
+from autointerp.llm.faults import Fault
 from autointerp.llm.provider import TIMEOUT, Body, Sent
 
 if TYPE_CHECKING:
@@ -45,51 +44,40 @@ class AnthropicBatches:
         from anthropic import APIError
 
         requests: list[Any] = [{"custom_id": name, "params": _marked(body)} for name, body in bodies.items()]
-        try:
+        with as_faults(APIError):
             return (await self._client.messages.batches.create(requests=requests)).id
-        except APIError as error:
-            raise sdk_fault(error) from None
 
     async def status(self, remote: str) -> RemoteBatch:
         """How the batch stands; results are kept for 29 days. Raises `Fault`."""
         from anthropic import APIError, NotFoundError
 
-        try:
-            return _standing(await self._client.messages.batches.retrieve(remote))
-        except NotFoundError:
-            return RemoteBatch(remote, "gone")
-        except APIError as error:
-            raise sdk_fault(error) from None
+        with as_faults(APIError):
+            try:
+                return _standing(await self._client.messages.batches.retrieve(remote))
+            except NotFoundError:
+                return RemoteBatch(remote, "gone")
 
     async def results(self, remote: str) -> Sequence[tuple[str, Sent | Fault]]:
         """What an ended batch came to, by name. Raises `Fault`."""
         from anthropic import APIError, NotFoundError
-        from httpx2 import HTTPError
 
-        try:
-            raw = await self._client.messages.batches.with_raw_response.results(remote)
-            text = await raw.text()
-        except NotFoundError:
-            return []
-        except (APIError, HTTPError) as error:
-            raise sdk_fault(error) from None
-        try:
-            return [_result(json.loads(line)) for line in text.splitlines() if line.strip()]
-        except (ValueError, KeyError, TypeError):
-            raise malformed(text[:200]) from None
+        with as_faults(APIError):
+            try:
+                raw = await self._client.messages.batches.with_raw_response.results(remote)
+                return read_lines(await raw.text(), _result)
+            except NotFoundError:
+                return []
 
     async def recent(self, since: float) -> Sequence[RemoteBatch]:
         """All batches that were made after `since`. Raises `Fault`."""
         from anthropic import APIError
 
         found: list[RemoteBatch] = []
-        try:
+        with as_faults(APIError):
             async for batch in self._client.messages.batches.list(limit=_PAGE):  # newest first
                 if batch.created_at.timestamp() < since:
                     break
                 found.append(_standing(batch))
-        except APIError as error:
-            raise sdk_fault(error) from None
         return found
 
     async def aclose(self) -> None:

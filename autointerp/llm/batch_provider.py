@@ -1,11 +1,12 @@
 """What a provider's batch API is: many requests at once, at half price, answered within a day."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-from autointerp.llm.faults import Fault, status_fault
+from autointerp.llm.faults import Fault, malformed, sdk_fault, status_fault
 from autointerp.llm.provider import Body, Sent
 
 Standing: TypeAlias = Literal["running", "ended", "gone"]
@@ -51,6 +52,28 @@ class BatchProvider(Protocol):
     async def aclose(self) -> None:
         """Close connections."""
         ...
+
+
+@contextmanager
+def as_faults(sdk_error: type[Exception]) -> Generator[None]:
+    """Raises what goes wrong inside, as an SDK with `sdk_error` words it, as the `Fault` that it is."""
+    from httpx2 import HTTPError
+
+    try:
+        yield
+    except (sdk_error, HTTPError) as error:
+        raise sdk_fault(error) from None
+    except ValueError as error:  # a success that is no JSON
+        raise malformed(str(error)) from None
+
+
+def read_lines(text: str, read: Callable[[Body], tuple[str, Sent | Fault]]) -> list[tuple[str, Sent | Fault]]:
+    """What each line of JSON says; one that cannot be read is left out, and its request counts as forgotten."""
+    said: list[tuple[str, Sent | Fault]] = []
+    for line in text.splitlines():
+        with suppress(ValueError, KeyError, TypeError, AttributeError):
+            said.append(read(json.loads(line)))
+    return said
 
 
 def item_fault(status: int, error: Mapping[str, Any]) -> Fault:

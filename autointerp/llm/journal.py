@@ -123,7 +123,8 @@ def count_open(db: sqlite3.Connection, run: str) -> int:
     """Batches that hold money of `run` at a provider."""
     row = db.execute(
         "SELECT count(DISTINCT batch.id) FROM batch JOIN batch_attempt ON batch_id = batch.id"
-        " JOIN attempt ON attempt.id = attempt_id WHERE batch.state != 'ingested' AND run = ? AND attempt.state = 'reserved'",
+        " JOIN attempt ON attempt.id = attempt_id"
+        " WHERE batch.state != 'ingested' AND run = ? AND attempt.state = 'reserved'",
         (run,),
     ).fetchone()
     return row[0]

@@ -6,8 +6,8 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from autointerp.llm.batch_provider import RemoteBatch, item_fault, never_run
-from autointerp.llm.faults import Fault, malformed, sdk_fault, status_fault
+from autointerp.llm.batch_provider import RemoteBatch, as_faults, item_fault, never_run, read_lines
+from autointerp.llm.faults import Fault, status_fault
 from autointerp.llm.provider import TIMEOUT, Body, Sent
 
 if TYPE_CHECKING:
@@ -44,60 +44,49 @@ class OpenAIBatches:
         ]
         content = "\n".join(lines).encode() + b"\n"
         try:
-            file = await self._client.files.create(file=(f"{submission}.jsonl", content), purpose="batch")
-        except APIError as error:
-            raise replace(sdk_fault(error), billed=False) from None  # a file is not billed
-        try:
+            with as_faults(APIError):
+                file = await self._client.files.create(file=(f"{submission}.jsonl", content), purpose="batch")
+        except Fault as fault:
+            raise replace(fault, billed=False) from None  # a file is not billed
+        with as_faults(APIError):
             made = await self._client.batches.create(
                 input_file_id=file.id, endpoint=_ENDPOINT, completion_window="24h", metadata={_NAME: submission}
             )
-        except APIError as error:
-            raise sdk_fault(error) from None
-        return made.id
+            return made.id
 
     async def status(self, remote: str) -> RemoteBatch:
         """How the batch stands. Raises `Fault`."""
         from openai import APIError, NotFoundError
 
-        try:
-            return _standing(await self._client.batches.retrieve(remote))
-        except NotFoundError:
-            return RemoteBatch(remote, "gone")
-        except APIError as error:
-            raise sdk_fault(error) from None
+        with as_faults(APIError):
+            try:
+                return _standing(await self._client.batches.retrieve(remote))
+            except NotFoundError:
+                return RemoteBatch(remote, "gone")
 
     async def results(self, remote: str) -> Sequence[tuple[str, Sent | Fault]]:
         """What an ended batch came to, by name: from its file of answers and its file of errors. Raises `Fault`."""
         from openai import APIError, NotFoundError
 
-        texts: list[str] = []
-        try:
-            batch = await self._client.batches.retrieve(remote)
-            for file in (batch.output_file_id, batch.error_file_id):
-                if file:
-                    texts.append((await self._client.files.content(file)).text)
-        except NotFoundError:
-            return []
-        except APIError as error:
-            raise sdk_fault(error) from None
-        lines = [line for text in texts for line in text.splitlines() if line.strip()]
-        try:
-            return [_result(json.loads(line)) for line in lines]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise malformed("results that cannot be read") from None
+        with as_faults(APIError):
+            try:
+                batch = await self._client.batches.retrieve(remote)
+                files = [file for file in (batch.output_file_id, batch.error_file_id) if file]
+                texts = [(await self._client.files.content(file)).text for file in files]
+            except NotFoundError:
+                return []
+        return [said for text in texts for said in read_lines(text, _result)]
 
     async def recent(self, since: float) -> Sequence[RemoteBatch]:
         """All batches that were made after `since`. Raises `Fault`."""
         from openai import APIError
 
         found: list[RemoteBatch] = []
-        try:
+        with as_faults(APIError):
             async for batch in self._client.batches.list(limit=_PAGE):  # newest first
                 if batch.created_at < since:
                     break
                 found.append(_standing(batch))
-        except APIError as error:
-            raise sdk_fault(error) from None
         return found
 
     async def aclose(self) -> None:

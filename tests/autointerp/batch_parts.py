@@ -1,7 +1,7 @@
 """Parts that the tests of batch mode share."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +11,13 @@ from autointerp.llm.batch_provider import RemoteBatch
 from autointerp.llm.client import Client
 from autointerp.llm.faults import Fault
 from autointerp.llm.journal import Batch
+from autointerp.llm.prices import OVERHEAD
 from autointerp.llm.provider import Body, Sent
-from tests.autointerp.llm_parts import MODEL, open_client, read_store
+from autointerp.records.call import Reply
+from tests.autointerp.llm_parts import MODEL, open_client, read_store, request
 
+BOUND = (len("unit0") + OVERHEAD) * 1000 + 10 * 2000
+"""Bound of a request of `ask`."""
 Said = Callable[[Body], Sent | Fault | None]
 """What a request comes to; None: the provider forgets it."""
 
@@ -46,16 +50,20 @@ class FakeBatches:
     """Whether it keeps our name for a batch, as OpenAI does."""
     before: list[Fault] = field(default_factory=list[Fault])
     """Faults of the next submissions that do not arrive."""
-    after: list[BaseException] = field(default_factory=list[BaseException])
+    after: list[Fault] = field(default_factory=list[Fault])
     """Faults of the next submissions that do arrive."""
+    silent: bool = False
+    """Whether a submission arrives, but is never confirmed."""
+    broken: list[Fault] = field(default_factory=list[Fault])
+    """Faults of the next polls."""
     whole: list[Fault | None] = field(default_factory=list[Fault | None])
     """Why the next batches are refused as a whole after they were taken."""
     made: dict[str, tuple[str, Mapping[str, Body], Fault | None]] = field(default_factory=dict)
     """Batches by remote name: our name, requests, refusal."""
     polls: dict[str, int] = field(default_factory=dict[str, int])
     """Looks at each."""
-    gone: bool = False
-    """Whether everything was deleted."""
+    gone: set[str] = field(default_factory=set[str])
+    """Batches whose results were deleted."""
 
     async def submit(self, submission: str, bodies: Mapping[str, Body]) -> str:
         """Take a batch."""
@@ -65,10 +73,14 @@ class FakeBatches:
         self.made[remote] = submission, dict(bodies), self.whole.pop(0) if self.whole else None
         if self.after:
             raise self.after.pop(0)
+        if self.silent:
+            await asyncio.Event().wait()
         return remote
 
     async def status(self, remote: str) -> RemoteBatch:
         """Ended after `looks` polls."""
+        if self.broken:
+            raise self.broken.pop(0)
         self.polls[remote] = self.polls.get(remote, 0) + 1
         return self._standing(remote)
 
@@ -97,7 +109,7 @@ class FakeBatches:
     def _standing(self, remote: str) -> RemoteBatch:
         submission, bodies, fault = self.made[remote]
         name = submission if self.names else ""
-        if self.gone:
+        if remote in self.gone:
             return RemoteBatch(remote, "gone", len(bodies), name)
         ended = self.polls.get(remote, 0) > self.looks
         return RemoteBatch(remote, "ended" if ended else "running", len(bodies), name, fault if ended else None)
@@ -108,11 +120,27 @@ def open_batching(folder: Path, api: FakeBatches, **changes: object) -> Abstract
     return open_client(folder, **({"batch_providers": {MODEL: api}, "sleep": some_turns} | changes))
 
 
+def run(main: Callable[[], Awaitable[None]]) -> None:
+    """Run a coroutine function to its end."""
+    asyncio.run(main())  # type: ignore[arg-type]
+
+
+async def ask(client: Client, units: Sequence[int]) -> list[object]:
+    """Ask for all of `units` at once; what each comes to, `Stop` included."""
+    return await asyncio.gather(*(client.answer(request(f"unit{i}")) for i in units), return_exceptions=True)
+
+
+def texts(said: Sequence[object]) -> list[str]:
+    """The answers, in order."""
+    assert all(isinstance(each, Reply) for each in said), said
+    return [each.text for each in said if isinstance(each, Reply)]
+
+
 def journalled(folder: Path) -> list[tuple[str, str, int]]:
     """State, remote name and number of attempts of every batch."""
     with read_store(folder) as store:
         rows = store._connection.execute(
-            "SELECT state, remote, count(*) FROM batch JOIN batch_attempt ON batch_id = batch.id GROUP BY id ORDER BY id"
+            "SELECT state, remote, count(*) FROM batch JOIN batch_attempt ON batch_id = id GROUP BY id ORDER BY id"
         )
         return rows.fetchall()
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,35 +12,25 @@ from autointerp.llm import batches as batching
 from autointerp.llm import courier
 from autointerp.llm.batch_provider import BatchProvider, never_run
 from autointerp.llm.batches import SUBMISSIONS
-from autointerp.llm.client import Client
 from autointerp.llm.faults import Fault
-from autointerp.llm.prices import OVERHEAD
 from autointerp.llm.provider import Body, Sent
 from autointerp.llm.scripted import ScriptedProvider
 from autointerp.records.call import Reply
 from autointerp.records.explanation import Failure
 from autointerp.seams import BudgetReached, Interrupted, Refused
-from tests.autointerp.batch_parts import FakeBatches, echo, empty, journalled, open_batching, still_open
+from tests.autointerp.batch_parts import (
+    BOUND,
+    FakeBatches,
+    ask,
+    echo,
+    empty,
+    journalled,
+    open_batching,
+    run,
+    still_open,
+    texts,
+)
 from tests.autointerp.llm_parts import COST, MODEL, attempts, budget, ledger_row, parrot, request
-
-BOUND = (len("unit0") + OVERHEAD) * 1000 + 10 * 2000
-"""Bound of a request of `ask`."""
-
-
-def run(main: Callable[[], Awaitable[None]]) -> None:
-    """Run a coroutine function to its end."""
-    asyncio.run(main())  # type: ignore[arg-type]
-
-
-async def ask(client: Client, units: Sequence[int]) -> list[object]:
-    """Ask for all of `units` at once; what each comes to, `Stop` included."""
-    return await asyncio.gather(*(client.answer(request(f"unit{i}")) for i in units), return_exceptions=True)
-
-
-def texts(said: Sequence[object]) -> list[str]:
-    """The answers, in order."""
-    assert all(isinstance(each, Reply) for each in said), said
-    return [each.text for each in said if isinstance(each, Reply)]
 
 
 def test_whatever_is_asked_meanwhile_goes_into_one_batch(tmp_path: Path) -> None:

@@ -240,7 +240,10 @@ def _end(config: RunConfig, directory: Path, done: Run) -> int:
     if done.stop is not None:
         terminal.say(f"{done.stop} {units['ended']:,} of {done.asked:,} units have ended and are saved.")
         if waiting := open_batches(config, directory, content_key(config.identity())):
-            terminal.say(f"{waiting} batches go on at the provider: nothing was cancelled, and `resume` fetches them.")
+            batches = f"{waiting} batch{'es' * (waiting > 1)}"
+            terminal.say(
+                f"At the provider: {batches}. It goes on there, nothing was cancelled, and `resume` fetches it."
+            )
         terminal.say(f"Go on with: autointerp resume {directory}")
     match done.stop:
         case None:

@@ -131,3 +131,36 @@ def test_an_estimate_leaves_out_what_is_stored(tmp_path: Path) -> None:
     [row] = estimate([request("paid"), request("new")], CHEAP, providers, path)
     assert (row.calls, row.cached) == (1, 1)
     assert row.upper == CHEAP.bound(request("new"))
+
+
+def test_a_batch_costs_half() -> None:
+    """Bounds, costs and expectations alike, cached input included."""
+    asked = request("é" * 50, model=SONNET, system="s" * 400, max_tokens=100)
+    plain = Prices().bound(asked), Prices().expected(asked), Prices().cost(SONNET, Usage(1000, 800, 100, 50))
+    prices = Prices()
+    batch = (
+        prices.bound(asked, batch=True),
+        prices.expected(asked, batch=True),
+        prices.cost(SONNET, Usage(1000, 800, 100, 50), batch=True),
+    )
+    assert [2 * each for each in batch if each] == list(plain)
+
+
+def test_a_batch_costs_the_full_price_where_the_table_has_no_other() -> None:
+    """So a bound always holds; a given price is taken as it is."""
+    old = "anthropic/claude-sonnet-4-0"
+    assert Prices().bound(request(model=old), batch=True) == Prices().bound(request(model=old))
+    assert CHEAP.bound(request(), batch=True) == CHEAP.bound(request())
+
+
+@given(
+    model=st.sampled_from([HAIKU, SONNET, LUNA, "openai/gpt-4o-mini", "anthropic/claude-sonnet-4-0"]),
+    shares=st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)),
+)
+def test_no_bill_of_a_batch_exceeds_its_bound(model: str, shares: tuple[float, float, float]) -> None:
+    """Whatever is cached, and although not every table halves every price."""
+    asked = request("x" * 500, model=model, max_tokens=64)
+    read = int((request_bytes(asked) + OVERHEAD) * shares[0])
+    cached = int(read * shares[1])
+    cost = Prices().cost(model, Usage(read, cached, int((read - cached) * shares[2]), 64), batch=True)
+    assert cost is not None and cost <= Prices().bound(asked, batch=True)

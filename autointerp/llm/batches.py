@@ -60,12 +60,12 @@ class Batches:
         batch_providers: Mapping[str, BatchProvider],
         prices: Prices,
         budget_message: Callable[[int], str],
-        on_retry: Callable[[Fault], None],
+        retries: Counter[str],
         sleep: Sleep,
     ) -> None:
         self._store, self._run, self._providers, self._prices = store, run, providers, prices
         self._batch_providers, self._budget_message = batch_providers, budget_message
-        self._on_retry, self._sleep = on_retry, sleep
+        self._retries, self._sleep = retries, sleep
         self._waiting: dict[bytes, asyncio.Future[Paid]] = {}
         self._queue: list[_Asked] = []
         self._stirred = 0
@@ -77,7 +77,7 @@ class Batches:
         self._sender: asyncio.Task[None] | None = None
         self._stop: Exception | None = None
         self._courier = Courier(
-            store, providers, batch_providers, prices, deliver=self._deliver, on_retry=on_retry, sleep=sleep
+            store, providers, batch_providers, prices, deliver=self._deliver, retries=retries, sleep=sleep
         )
 
     async def resume(self) -> None:
@@ -99,7 +99,7 @@ class Batches:
             except Fault as fault:
                 if not fault.again or self._misses[key] >= SUBMISSIONS:
                     return Failure(request.stage, fault.kind, fault.message)
-                self._on_retry(fault)
+                self._retries[fault.kind] += 1
             else:
                 return outcome(request, answer, cost)
 
@@ -249,22 +249,21 @@ class Batches:
 
 async def open_batches(
     store: Store,
-    *,
     run: str,
     providers: Mapping[str, Provider],
     batch_providers: Mapping[str, BatchProvider] | None,
     prices: Prices,
     budget_message: Callable[[int], str],
-    on_retry: Callable[[Fault], None],
+    retries: Counter[str],
     sleep: Sleep,
 ) -> Batches | None:
     """Batch mode, its journalled batches being polled; None without `batch_providers`.
 
-    `budget_message` words why a bound does not fit. Raises `UserError` where a run with batches at the provider would
-    go on without them.
+    `budget_message` words why a bound does not fit; `retries` counts by kind of fault. Raises `UserError` where a run
+    with batches at the provider would go on without them.
     """
     if batch_providers is not None:
-        batches = Batches(store, run, providers, batch_providers, prices, budget_message, on_retry, sleep)
+        batches = Batches(store, run, providers, batch_providers, prices, budget_message, retries, sleep)
         await batches.resume()
         return batches
     if count := store.open_batches(run):

@@ -90,9 +90,9 @@ class Client:
     ) -> AsyncGenerator["Client"]:
         """A client for `run` on the store at `store_path`; `providers` by model, as `make_providers` gives them.
 
-        `cap_nano` is the most that all sessions of the run may commit together, in nano-dollars. With
-        `batch_providers`, by model, every request goes by the batch APIs. Raises `UserError` where a model has no
-        price, where another run uses the store, or where a batch of the run waits that could not be fetched.
+        `cap_nano` is the most that all sessions of the run may commit together, in nano-dollars; `batch_providers`
+        send every request by the batch APIs. Raises `UserError` where a model has no price, where another run uses the
+        store, or where batches of the run would be left behind.
         """
         prices = prices or Prices()
         for model in providers:
@@ -110,14 +110,7 @@ class Client:
         try:
             await store.open_run(run, cap_nano)
             client._batches = await open_batches(
-                store,
-                run=run,
-                providers=providers,
-                batch_providers=batch_providers,
-                prices=prices,
-                budget_message=client._budget_message,
-                on_retry=lambda fault: client._retries.update([fault.kind]),
-                sleep=sleep,
+                store, run, providers, batch_providers, prices, client._budget_message, client._retries, sleep
             )
             yield client
         finally:
@@ -238,7 +231,7 @@ class Client:
     async def _fly(self, call: _Call) -> Reply | Failure:
         """Attempts at one request until one is answered; each goes through the limits and the budget again."""
         if self._batches is not None:
-            return await self._from_batch(self._batches, call)
+            return await self._batches.answer(call.request, call.key, call.item)
         async with self._slots:
             try:
                 retry = retrying(lambda fault: self._retries.update([fault.kind]), self._sleep)
@@ -247,12 +240,6 @@ class Client:
                 if fault.stop:
                     self._halt(Refused(f"{call.request.model}: {fault.message}"))
                 return Failure(call.request.stage, fault.kind, fault.message)
-
-    async def _from_batch(self, batches: Batches, call: _Call) -> Reply | Failure:
-        try:
-            return await batches.answer(call.request, call.key, call.item)
-        except Stop as stop:
-            self._halt(stop)
 
     async def _attempt(self, call: _Call) -> Reply | Failure:
         """Reserve, send, settle."""

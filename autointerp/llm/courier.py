@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import TypeAlias, TypeVar
@@ -45,11 +46,11 @@ class Courier:
         prices: Prices,
         *,
         deliver: Callable[[bytes, Paid | Fault], None],
-        on_retry: Callable[[Fault], None],
+        retries: Counter[str],
         sleep: Sleep,
     ) -> None:
         self._store, self._providers, self._batch_providers = store, providers, batch_providers
-        self._prices, self._deliver, self._on_retry = prices, deliver, on_retry
+        self._prices, self._deliver, self._retries = prices, deliver, retries
         self._sleep = sleep
         self.sending: set[int] = set()
         """Rows of batches whose submission is on the wire: to break it off would leave it in doubt."""
@@ -91,7 +92,7 @@ class Courier:
                 self.sending.discard(batch.id)
 
         try:
-            await retrying(self._on_retry, self._sleep)(once)
+            await self._retrying(once)
         except Fault as fault:
             if not fault.billed:
                 await self._close(batch, fault, billed=False)
@@ -181,11 +182,14 @@ class Courier:
 
         while True:
             try:
-                return await retrying(self._on_retry, self._sleep)(once)
+                return await self._retrying(once)
             except Fault as fault:
                 if fault.stop or fault.kind == "bad_request":
                     raise Refused(f"{batch.model}: {fault.message}") from None
             await self._sleep(LONGEST_POLL)
+
+    async def _retrying(self, once: Callable[[], Awaitable[T]]) -> T:
+        return await retrying(lambda fault: self._retries.update([fault.kind]), self._sleep)(once)
 
     async def _advance(self, batch: Batch, state: State) -> None:
         """Journal first, know afterwards."""

@@ -131,7 +131,7 @@ def main() -> None:
         "ours, prefix cached and batch": (packed, True, True),
     }
     print(f"Prices: {price_data()}. {n_explained:,} explanations and {n_trials:,} trials of 60 items.\n")
-    print("| simulation | calls | input tokens | output tokens |" + "".join(f" {model} | run |" for model in SIMULATORS))
+    print("| simulation | calls | input tokens | output tokens |" + "".join(f" {m} | run |" for m in SIMULATORS))
     print("|---|---:|---:|---:|" + "---:|---:|" * len(SIMULATORS))
     for name, (way, cached, batch) in ways.items():
         each = [way(unit, SIMULATORS[0]) for unit in units]

@@ -40,6 +40,13 @@ class App:
 
     async def handle(self, request: Incoming) -> Outgoing:
         """The reply, and what befalls it."""
+        self._state.in_flight += 1
+        try:
+            return await self._handle(request)
+        finally:
+            self._state.in_flight -= 1
+
+    async def _handle(self, request: Incoming) -> Outgoing:
         state = self._state
         if request.path == STATUS:
             return as_json({"calls": state.calls, "limited": state.limited, "injected": state.injected})

@@ -48,6 +48,8 @@ class Server:
     """Time that a batch takes."""
     calls: int = 0
     """Requests received."""
+    in_flight: int = 0
+    """Requests not yet answered."""
     limited: int = 0
     """Requests refused by `limit`."""
     injected: Counter[str] = field(default_factory=Counter)

@@ -135,6 +135,14 @@ def _csv_rows(comparison: Comparison) -> Iterator[dict[str, object]]:
                 test = difference.test
                 value = test if isinstance(test, Undefined) else float(getattr(test, name))
                 yield {**row, "statistic": name, **_csv_value(value)}
+        if not isinstance(bounds := contrast.bounds, Undefined):
+            row = {**where, "table": "bounds", "measure": comparison.headline, "statistic": "mean"}
+            yield row | {
+                "n": bounds.missing[0],
+                "n_baseline": bounds.missing[1],
+                "low": bounds.low,
+                "high": bounds.high,
+            }
         for i, mean in enumerate(contrast.intervals, start=1):
             row = {**where, "table": "difference by interval", "measure": f"interval_{i}"}
             yield {**row, "statistic": "mean", **_csv_value(mean)}

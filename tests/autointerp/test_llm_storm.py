@@ -1,11 +1,10 @@
-"""SIGKILL again and again, over real HTTP: no budget is exceeded, nothing that was settled is lost or paid for twice."""
+"""SIGKILL again and again, over real HTTP: no budget is exceeded, no settled answer is lost or paid for twice."""
 
 from pathlib import Path
 
 import pytest
 
 from tests.servers.storm import Storm, endure
-
 
 # multiprocessing starts processes over a Unix socket; everything else stays on 127.0.0.1
 pytestmark = pytest.mark.enable_socket

@@ -137,12 +137,8 @@ def _csv_rows(comparison: Comparison) -> Iterator[dict[str, object]]:
                 yield {**row, "statistic": name, **_csv_value(value)}
         if not isinstance(bounds := contrast.bounds, Undefined):
             row = {**where, "table": "bounds", "measure": comparison.headline, "statistic": "mean"}
-            yield row | {
-                "n": bounds.missing[0],
-                "n_baseline": bounds.missing[1],
-                "low": bounds.low,
-                "high": bounds.high,
-            }
+            ends = {"low": bounds.low, "high": bounds.high}
+            yield {**row, "n": bounds.missing[0], "n_baseline": bounds.missing[1], **ends}
         for i, mean in enumerate(contrast.intervals, start=1):
             row = {**where, "table": "difference by interval", "measure": f"interval_{i}"}
             yield {**row, "statistic": "mean", **_csv_value(mean)}

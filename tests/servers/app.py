@@ -60,7 +60,9 @@ class App:
         if wait:
             reply = _refuse(429)
         elif status.isdigit():
-            reply = _refuse(int(status), {"retry-after": seconds} if seconds else {})
+            key = request.headers.get("authorization") or request.headers.get("x-api-key", "")
+            headers = {"retry-after": seconds} if seconds else {}
+            reply = _refuse(int(status), headers, said=f" to {key}" if state.echo else "")
         elif fault == "reset":
             return RESET
         else:
@@ -133,7 +135,7 @@ def _befall(reply: Outgoing, fault: str) -> Outgoing:
             return reply
 
 
-def _refuse(status: int, headers: dict[str, str] | None = None) -> Outgoing:
+def _refuse(status: int, headers: dict[str, str] | None = None, said: str = "") -> Outgoing:
     kind = _ERRORS.get(status, "api_error")
-    error = {"type": kind, "code": kind, "message": f"injected {status}"}
+    error = {"type": kind, "code": kind, "message": f"injected {status}{said}"}
     return as_json({"type": "error", "error": error}, status, headers)

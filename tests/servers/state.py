@@ -40,6 +40,8 @@ class Server:
     """Seconds before every reply."""
     silence: float = 0.5
     """Seconds between the halves of a slow body."""
+    echo: bool = False
+    """Whether errors quote the key that was sent, as some servers do."""
     limit: RateLimit | None = None
     """Rate limit of all calls for an answer together."""
     caching: bool = False

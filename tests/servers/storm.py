@@ -86,11 +86,14 @@ def endure(storm: Storm, folder: Path) -> Toll:
     bill, log = folder / "bill.jsonl", folder / "log.jsonl"
     with serve(bill=bill, log=log, shares=shares, seed=storm.seed, delay=storm.delay) as server:
         store = folder / "answers.sqlite"
-        while toll.killed < storm.kills and toll.lives < 2 * storm.kills:
+        while toll.killed < storm.kills and toll.lives < 3 * storm.kills:
             toll.lives += 1
             before, seen = _settled(store, server, storm.calls), len(server.requests())
-            doom = int(chance.integers(1, max(2, min(2 * CONCURRENCY, storm.calls - len(before)))))
-            with _life(store, server, storm.calls, _cap(storm, store, chance)) as (process, cap):
+            room = int(chance.integers(1, CONCURRENCY // 2))
+            cap = _cap(store, room) if storm.tight else AMPLE
+            latest = min(4 * room if storm.tight else 2 * CONCURRENCY, storm.calls - len(before))
+            doom = int(chance.integers(1, max(2, latest)))
+            with _life(store, server, storm.calls, cap) as process:
                 _await_death(doom, server, process, chance, lambda cap=cap: _check(toll, server, store, cap))
                 toll.killed += process.is_alive()
             _wait_for_quiet(server)
@@ -121,14 +124,14 @@ def undisturbed(calls: int, folder: Path) -> Mapping[str, str]:
 
 
 @contextmanager
-def _life(store: Path, server: Server, calls: int, cap: int) -> Iterator[tuple[BaseProcess, int]]:
-    """A process at work, and its budget; it is killed at the end, whatever it does."""
+def _life(store: Path, server: Server, calls: int, cap: int) -> Iterator[BaseProcess]:
+    """A process at work; it is killed at the end, whatever it does."""
     context = multiprocessing.get_context("forkserver")  # which imports once, and not once per life
     context.set_forkserver_preload(["tests.servers.warm"])
     process = context.Process(target=_work, args=(store, f"{server.url}/v1", calls, cap))
     process.start()
     try:
-        yield process, cap
+        yield process
     finally:
         process.kill()
         process.join()
@@ -139,12 +142,10 @@ def _work(store: Path, url: str, calls: int, cap: int) -> None:
     asyncio.run(worker.run(store, url, calls, cap, -1, CONCURRENCY, _HASTE))
 
 
-def _cap(storm: Storm, store: Path, chance: np.random.Generator) -> int:
-    """The budget of the next life: in a tight one, room for few calls at a time."""
-    if not storm.tight:
-        return AMPLE
-    bound = Prices().bound(worker.work(1)[0])
-    return (_money(store).committed if store.exists() else 0) + int(chance.integers(1, CONCURRENCY // 2)) * bound
+def _cap(store: Path, room: int) -> int:
+    """A budget in which `room` calls have room at a time."""
+    committed = _money(store).committed if store.exists() else 0
+    return committed + room * Prices().bound(worker.work(1)[0])
 
 
 def _await_death(

@@ -1,28 +1,28 @@
 """What the scores of the arms come to, and how the features differ from each baseline."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 
+from autointerp.counted import Counted, counted_prefix
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.outcome import ArmInfo, Outcome
-from autointerp.records.trial import Measure, Score, Undefined
+from autointerp.records.trial import Score, Undefined
 from autointerp.statistics import (
     FEWEST,
+    Bounds,
     Estimate,
     MannWhitney,
     bootstrap_difference,
     bootstrap_interval,
+    difference_bounds,
     mann_whitney,
     probability_superior,
 )
 from sae.errors import UserError, nearest
 
-LIFT = "lift"
-"""The headline measure less that of `unigram`, unit by unit."""
 _RESAMPLES = 1000
 _FEWEST_MATCHED = 20
 """Units per arm below which a comparison at matched density is `Undefined`."""
@@ -124,6 +124,8 @@ class Contrast:
     """Common densities, where the baseline is compared at matched density; `Undefined` where there are none."""
     differences: Mapping[str, Difference]
     """By measure."""
+    bounds: Bounds | Undefined
+    """On the difference of means of the headline, whatever the counted units without it would have scored."""
     intervals: tuple[Estimate | Undefined, ...]
     """Difference of means within activation interval 1 to 12."""
 
@@ -146,16 +148,6 @@ class Comparison:
     """Per baseline, in the same order."""
 
 
-def counted_prefix(outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
-    """The longest prefix of the admission order in which every unit has ended, in that order.
-
-    Beyond it a stopped run has ended only the quick units: counting those would favour whatever ends quickly.
-    """
-    ordered = sorted(outcomes, key=lambda outcome: outcome.order)
-    gap = next((rank for rank, outcome in enumerate(ordered) if outcome.order != rank), len(ordered))
-    return tuple(ordered[:gap])
-
-
 def compare(outcomes: Sequence[Outcome], arms: Sequence[ArmInfo], reference: str, seed: int) -> Comparison:
     """Summaries of every arm, and the arm `reference` against every other, over the counted prefix of `outcomes`.
 
@@ -165,7 +157,7 @@ def compare(outcomes: Sequence[Outcome], arms: Sequence[ArmInfo], reference: str
         raise UserError(f"There is no arm {reference!r}.", do=nearest(reference, labels))
     counted = counted_prefix(outcomes)
     headline = next((outcome.result.headline for outcome in counted if isinstance(outcome.result, Score)), "spearman")
-    table = _Table(counted, headline, seed)
+    table = Counted(counted, headline, seed)
     return Comparison(
         reference,
         headline,
@@ -176,49 +168,7 @@ def compare(outcomes: Sequence[Outcome], arms: Sequence[ArmInfo], reference: str
     )
 
 
-class _Table:
-    """The counted outcomes, looked up by arm and measure."""
-
-    def __init__(self, counted: Sequence[Outcome], headline: str, seed: int) -> None:
-        self.headline = headline
-        self.seed = seed
-        self.arms: dict[str, list[Outcome]] = {}
-        names: dict[str, None] = {headline: None}
-        for outcome in counted:
-            self.arms.setdefault(outcome.unit.arm, []).append(outcome)
-            if isinstance(outcome.result, Score):
-                names |= dict.fromkeys(outcome.result.measures)
-        self.intervals = [f"{headline}_interval_{i}" for i in range(1, 13)]
-        self.main = [name for name in names if "_interval_" not in name]
-        if f"unigram_{headline}" in names:
-            self.main.append(LIFT)
-
-    def values(
-        self, arm: str, measure: str, keep: Callable[[Outcome], bool] = lambda _: True
-    ) -> Float[np.ndarray, " unit"]:
-        """`measure` of every kept unit of `arm` where it is defined, in admission order."""
-        found = (self.value(outcome, measure) for outcome in self.arms.get(arm, []) if keep(outcome))
-        return np.array([value for value in found if value is not None], dtype=np.float64)
-
-    def densities(self, arm: str) -> Float[np.ndarray, " unit"]:
-        """Explain density of every scored unit of `arm`."""
-        scored = (each for each in self.arms.get(arm, []) if self.value(each, self.headline) is not None)
-        return np.array([each.statistics.density_explain for each in scored])
-
-    def value(self, outcome: Outcome, measure: str) -> float | None:
-        """One unit's `measure`, None where it failed or is undefined."""
-        if measure == LIFT:
-            own, floor = self.value(outcome, self.headline), self.value(outcome, f"unigram_{self.headline}")
-            return None if own is None or floor is None else own - floor
-        found = outcome.result.measures.get(measure) if isinstance(outcome.result, Score) else None
-        return found.value if isinstance(found, Measure) else None
-
-    def rng(self, *words: str) -> np.random.Generator:
-        """A generator of its own for what is named, so that no number depends on which others are computed."""
-        return np.random.default_rng([self.seed, *"/".join(words).encode()])
-
-
-def _summary(table: _Table, info: ArmInfo) -> ArmSummary:
+def _summary(table: Counted, info: ArmInfo) -> ArmSummary:
     scores = [each.result for each in table.arms.get(info.label, []) if isinstance(each.result, Score)]
     return ArmSummary(
         info,
@@ -230,7 +180,7 @@ def _summary(table: _Table, info: ArmInfo) -> ArmSummary:
     )
 
 
-def _funnel(table: _Table, info: ArmInfo) -> Funnel:
+def _funnel(table: Counted, info: ArmInfo) -> Funnel:
     outcomes = table.arms.get(info.label, [])
     failed = Counter(each.result.kind for each in outcomes if isinstance(each.result, Failure))
     scored = len(table.values(info.label, table.headline))
@@ -238,14 +188,14 @@ def _funnel(table: _Table, info: ArmInfo) -> Funnel:
     return Funnel(info.n_units, len(outcomes), dict(failed.most_common()), undefined, scored)
 
 
-def _averages(table: _Table, arm: str, measure: str) -> Averages:
+def _averages(table: Counted, arm: str, measure: str) -> Averages:
     values = table.values(arm, measure)
     median = bootstrap_interval(values, "median", table.rng(arm, measure, "median"), _RESAMPLES)
     mean = bootstrap_interval(values, "mean", table.rng(arm, measure, "mean"), _RESAMPLES)
     return Averages(len(values), median, mean)
 
 
-def _interval_mean(table: _Table, arm: str, measure: str) -> IntervalMean:
+def _interval_mean(table: Counted, arm: str, measure: str) -> IntervalMean:
     values = table.values(arm, measure)
     return IntervalMean(len(values), bootstrap_interval(values, "mean", table.rng(arm, measure, "mean"), _RESAMPLES))
 
@@ -254,11 +204,12 @@ def _share(part: int, whole: int, reason: str) -> float | Undefined:
     return part / whole if whole else Undefined(reason)
 
 
-def _contrast(table: _Table, reference: str, baseline: ArmInfo) -> Contrast:
+def _contrast(table: Counted, reference: str, baseline: ArmInfo) -> Contrast:
     support = _support(table, reference, baseline.label) if baseline.kind == "neurons-matched" else None
     if isinstance(support, Undefined):
         nothing = Difference((0, 0), support, support, support, support)
-        return Contrast(baseline.label, support, dict.fromkeys(table.main, nothing), (support,) * len(table.intervals))
+        none = dict.fromkeys(table.main, nothing)
+        return Contrast(baseline.label, support, none, support, (support,) * len(table.intervals))
 
     def keep(outcome: Outcome) -> bool:
         return support is None or support.low <= outcome.statistics.density_explain <= support.high
@@ -271,7 +222,10 @@ def _contrast(table: _Table, reference: str, baseline: ArmInfo) -> Contrast:
 
     by_interval = [bootstrap_difference(*sides(name), "mean", rng(name), _RESAMPLES) for name in table.intervals]
     differences = {measure: _difference(*sides(measure), rng(measure)) for measure in table.main}
-    return Contrast(baseline.label, support, differences, tuple(by_interval))
+    x, y = sides(table.headline)
+    kept = [sum(map(keep, table.arms.get(arm, []))) for arm in (reference, baseline.label)]
+    bounds = difference_bounds(x, y, (kept[0] - len(x), kept[1] - len(y)))
+    return Contrast(baseline.label, support, differences, bounds, tuple(by_interval))
 
 
 def _difference(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> Difference:
@@ -288,7 +242,7 @@ def _difference(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> Diffe
     )
 
 
-def _support(table: _Table, reference: str, baseline: str) -> Support | Undefined:
+def _support(table: Counted, reference: str, baseline: str) -> Support | Undefined:
     densities = [table.densities(arm) for arm in (reference, baseline)]
     if not all(map(len, densities)):
         return Undefined("an arm has no scored unit")

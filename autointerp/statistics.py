@@ -245,3 +245,29 @@ def _indices(
     at_once = max(1, _CELLS // width)
     for begin in range(0, resamples, at_once):
         yield rng.integers(n, size=(min(at_once, resamples - begin), n))
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Where a difference of means lies, whatever the missing values are."""
+
+    missing: tuple[int, int]
+    """Units without a value, on either side."""
+    low: float
+    """With those of the first side at -1 and those of the second at +1."""
+    high: float
+    """The other way round."""
+
+
+def difference_bounds(
+    x: Float[np.ndarray, " n"], y: Float[np.ndarray, " m"], missing: tuple[int, int]
+) -> Bounds | Undefined:
+    """Bounds on mean(x) - mean(y) where `missing` values of each, all between -1 and 1, are unknown.
+
+    They need no assumption on why values are missing (C. F. Manski, Nonparametric Bounds on Treatment Effects, 1990).
+    """
+    n, m = len(x) + missing[0], len(y) + missing[1]
+    if not n or not m:
+        return Undefined("an arm has no counted unit")
+    middle, slack = float(x.sum()) / n - float(y.sum()) / m, missing[0] / n + missing[1] / m
+    return Bounds(missing, middle - slack, middle + slack)

@@ -28,7 +28,10 @@ class StoreReader:
         """Open an existing store for reading; raises `UserError` where there is none."""
         if not path.is_file():
             raise UserError(f"There is no store of answers at {path}.", do="A run makes it at its first call.")
-        return cls(_connect(path))
+        connection = _connect(path)
+        if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+            connection.executescript(tables.SCHEMA)  # whoever began to make it died at once, or is just about to go on
+        return cls(connection)
 
     def answer(self, key: bytes) -> Stored | None:
         """The stored answer to the request with `key`, whatever its status."""
@@ -149,9 +152,9 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "temp_store = MEMORY", "wal_autocheckpoint = 2000"):
             connection.execute(f"PRAGMA {pragma}")
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        foreign = version == 0 and connection.execute("SELECT 1 FROM sqlite_master").fetchone()
-        fault = "It holds other tables." if foreign else ""
+        both = "SELECT user_version, EXISTS(SELECT 1 FROM sqlite_master) FROM pragma_user_version"
+        version, filled = connection.execute(both).fetchone()  # at once: another process may just be making the tables
+        fault = "It holds other tables." if filled and not version else ""
     except sqlite3.DatabaseError as error:
         version, fault = 0, str(error)
     if version > tables.VERSION:

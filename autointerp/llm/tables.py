@@ -13,7 +13,7 @@ from autointerp.records.call import Usage
 
 VERSION = 2
 SCHEMA = f"""
-BEGIN;
+BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS answer(
   key BLOB PRIMARY KEY, status TEXT NOT NULL, body BLOB NOT NULL, cost INTEGER NOT NULL, served TEXT NOT NULL,
   request_id TEXT NOT NULL, prices TEXT NOT NULL, at REAL NOT NULL) WITHOUT ROWID;

@@ -15,6 +15,7 @@ def grids(comparison: Comparison) -> tuple[Grid, ...]:
         *(_test_grid(contrast, f"Mann-Whitney: {title}") for contrast, title in contrasts),
         _score_grid(comparison),
         *(_interval_grid(comparison, contrast) for contrast in comparison.contrasts),
+        _bounds_grid(comparison),
         _funnel_grid(comparison),
     )
 
@@ -80,6 +81,20 @@ def _interval_grid(comparison: Comparison, contrast: Contrast) -> Grid:
     columns = [cell for side in sides for cell in ("n", f"mean of {side.info.label}")]
     title = f"{comparison.headline} by activation interval (1 weakest): {comparison.reference} - {contrast.baseline}"
     return Grid(title, ("interval", *columns, "difference"), tuple(rows))
+
+
+def _bounds_grid(comparison: Comparison) -> Grid:
+    rows = [
+        (
+            f"{comparison.reference} - {contrast.baseline}",
+            f"{bounds.missing[0]}, {bounds.missing[1]}",
+            *(number(end, sign=True) for end in (bounds.low, bounds.high)),
+        )
+        for contrast in comparison.contrasts
+        if not isinstance(bounds := contrast.bounds, Undefined)
+    ]
+    title = f"Difference of mean {comparison.headline}, whatever the units without it would have scored (-1 to 1)"
+    return Grid(title, ("arms", "units without it", "lowest", "highest"), tuple(rows))
 
 
 def _funnel_grid(comparison: Comparison) -> Grid:

@@ -171,6 +171,10 @@ def _csv_rows(comparison: Comparison) -> Iterator[dict[str, object]]:
                 test = difference.test
                 value = test if isinstance(test, Undefined) else float(getattr(test, name))
                 yield {**row, "statistic": name, **_csv_value(value)}
+        if not isinstance(bounds := contrast.bounds, Undefined):
+            row = {**where, "table": "bounds", "measure": comparison.headline, "statistic": "mean"}
+            ends = {"low": bounds.low, "high": bounds.high}
+            yield {**row, "n": bounds.missing[0], "n_baseline": bounds.missing[1], **ends}
         for i, mean in enumerate(contrast.intervals, start=1):
             row = {**where, "table": "difference by interval", "measure": f"interval_{i}"}
             yield {**row, "statistic": "mean", **_csv_value(mean)}

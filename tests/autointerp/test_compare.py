@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autointerp.compare import LIFT, Comparison, Support, compare, counted_prefix
+from autointerp.compare import Comparison, Support, compare
+from autointerp.counted import LIFT, counted_prefix
 from autointerp.records.explanation import Failure
 from autointerp.records.outcome import Outcome
 from autointerp.records.trial import Score, Undefined
-from autointerp.statistics import Estimate, MannWhitney
+from autointerp.statistics import Bounds, Estimate, MannWhitney
 from sae.errors import UserError
 from tests.autointerp.synthetic_outcomes import arm_info, outcome, realistic
 
@@ -83,6 +84,19 @@ def test_every_counted_unit_is_in_the_funnel() -> None:
     assert arm.funnel.failed == {"dead": 1}
     assert arm.measures["spearman"].n == 8
     assert arm.measures["spearman"].mean == Estimate(0.5, 0.5, 0.5)
+
+
+def test_missing_units_bound_the_difference() -> None:
+    """Each unit without the headline, failed or undefined, counts as the worst and as the best score."""
+    broken = Failure("simulate", "refusal", "no")
+    features = [outcome(i, "features", i, 0.8) for i in range(10)]
+    features += [outcome(10, "features", 10, None), outcome(11, "features", 11, 0.0, failure=broken)]
+    neurons = [outcome(12 + i, "neurons", i, 0.2) for i in range(11)] + [outcome(23, "neurons", 11, None)]
+    bounds = compare_two([*features, *neurons]).contrasts[0].bounds
+    assert isinstance(bounds, Bounds)
+    assert bounds.missing == (2, 1)
+    assert bounds.low == pytest.approx((8 - 2) / 12 - (2.2 + 1) / 12)
+    assert bounds.high == pytest.approx((8 + 2) / 12 - (2.2 - 1) / 12)
 
 
 def test_lift_is_taken_unit_by_unit() -> None:

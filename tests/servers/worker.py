@@ -24,11 +24,20 @@ def work(calls: int) -> list[Request]:
     return [Request(MODEL, "", f"unit {i}", None, 50, stage="explain", arm="features") for i in range(calls)]
 
 
-async def run(store: Path, url: str, calls: int, cap: int, die_after: int) -> int:
-    """Ask everything; returns how many requests were answered."""
+async def run(
+    store: Path, url: str, calls: int, cap: int, die_after: int = -1, concurrency: int = 16, haste: float = 1.0
+) -> int:
+    """Ask everything; returns how many requests were answered. Waits between attempts are shortened by `haste`."""
     answered = 0
     providers = make_providers([MODEL], url)
-    async with Client.open(store, run="run", cap_nano=cap, providers=providers, concurrency=16) as client:
+    async with Client.open(
+        store,
+        run="run",
+        cap_nano=cap,
+        providers=providers,
+        concurrency=concurrency,
+        sleep=lambda seconds: asyncio.sleep(seconds / haste),
+    ) as client:
 
         async def ask(request: Request) -> None:
             nonlocal answered

@@ -1,7 +1,6 @@
 """Claude models, by the Messages API."""
 
 import json
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from autointerp.llm.faults import malformed
@@ -35,8 +34,7 @@ class AnthropicProvider(SdkProvider):
     def __init__(self, key: str | None, base_url: str = DEFAULT_URL, timeout: float = TIMEOUT) -> None:
         super().__init__(key, base_url, timeout)
 
-    @cached_property
-    def _client(self) -> "anthropic.AsyncAnthropic":
+    def _connect(self) -> "anthropic.AsyncAnthropic":
         from anthropic import AsyncAnthropic
 
         return AsyncAnthropic(api_key=self._key, base_url=self._base_url, max_retries=0, timeout=self._timeout)

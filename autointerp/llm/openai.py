@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from autointerp.llm.faults import malformed
@@ -42,8 +41,7 @@ class OpenAIProvider(SdkProvider):
         super().__init__(key, base_url, timeout)
         self._is_openai = self.address == address_of(DEFAULT_URL)
 
-    @cached_property
-    def _client(self) -> "openai.AsyncOpenAI":
+    def _connect(self) -> "openai.AsyncOpenAI":
         from openai import AsyncOpenAI
 
         return AsyncOpenAI(api_key=self._key, base_url=self._base_url, max_retries=0, timeout=self._timeout)

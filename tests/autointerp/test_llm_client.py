@@ -72,16 +72,19 @@ def test_at_most_so_many_calls_are_in_flight(tmp_path: Path) -> None:
     """`concurrency` is a ceiling, and it is reached."""
     now = most = 0
 
-    async def reply(asked: Request) -> str:
-        nonlocal now, most
-        now += 1
-        most = max(most, now)
-        for _ in range(5):
-            await asyncio.sleep(0)
-        now -= 1
-        return asked.user
-
     async def main() -> None:
+        reached = asyncio.Event()
+
+        async def reply(asked: Request) -> str:
+            nonlocal now, most
+            now += 1
+            most = max(most, now)
+            if now == 3:
+                reached.set()
+            await reached.wait()
+            now -= 1
+            return asked.user
+
         async with open_client(tmp_path, reply, concurrency=3) as client:
             await asyncio.gather(*(client.answer(request(f"{i}")) for i in range(12)))
 

@@ -1,5 +1,8 @@
 """Both providers through their real SDKs: every fault, over a mocked network."""
 
+import asyncio
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -7,10 +10,13 @@ import httpx2
 import pytest
 import respx
 
+from autointerp.llm.faults import PATIENCE, Fault, retrying
+from autointerp.llm.limits import RateLimits
 from autointerp.records.call import Reply
 from autointerp.records.explanation import Failure
 from autointerp.seams import Refused
-from tests.autointerp.llm_parts import attempts, budget
+from tests.autointerp.fake_time import run_in_fake_time
+from tests.autointerp.llm_parts import attempts, budget, request
 from tests.autointerp.provider_cases import CASES, Case, ask
 
 
@@ -138,3 +144,62 @@ def test_a_retry_date_is_a_wait(case: Case, tmp_path: Path, httpx2_mock: respx.R
     route = httpx2_mock.post(case.url).mock(side_effect=[refusal, httpx.Response(200, json=case.body())])
     ask(case, tmp_path)
     assert route.call_count == calls
+
+
+@pytest.mark.parametrize(("message", "address_named"), [("no such model", False), ("Not Found", True)])
+def test_a_path_that_is_not_there_names_the_address(
+    case: Case, tmp_path: Path, httpx2_mock: respx.Router, message: str, *, address_named: bool
+) -> None:
+    """A wrong base URL and an unknown model are both met by every call, and mended in different places."""
+    httpx2_mock.post(case.url).respond(404, json={"error": {"type": "not_found_error", "message": message}})
+    with pytest.raises(Refused, match=message) as stop:
+        ask(case, tmp_path)
+    assert (case.provider.address in str(stop.value)) == address_named
+
+
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 503, 529])
+@pytest.mark.parametrize("headers", [{"x-should-retry": "false"}, {"retry-after": "601"}])
+def test_the_provider_may_forbid_another_attempt(
+    case: Case, tmp_path: Path, httpx2_mock: respx.Router, status: int, headers: dict[str, str]
+) -> None:
+    """For every status that is otherwise tried again; or ask for more patience than we have."""
+    route = httpx2_mock.post(case.url).respond(status, json=dict(case.error), headers=headers)
+    assert isinstance(ask(case, tmp_path), Failure)
+    assert route.call_count == 1
+
+
+def test_no_attempt_is_made_after_twenty_minutes() -> None:
+    """The waits that a provider asks for add up; the call fails with what it met last."""
+    calls: list[float] = []
+
+    async def limited() -> None:
+        calls.append(time.monotonic())
+        raise Fault("rate_limited", "", again=True, retry_after=500.0)
+
+    async def main() -> None:
+        with pytest.raises(Fault):
+            await retrying(lambda _: None)(limited)
+
+    run_in_fake_time(main)
+    assert len(calls) == 3
+    assert calls[-1] <= PATIENCE
+
+
+@pytest.mark.parametrize("status", [200, 429])
+def test_limits_are_learnt_from_whatever_comes_back(case: Case, httpx2_mock: respx.Router, status: int) -> None:
+    """The headers of an answer and of a refusal reach the model's throttles."""
+    headers = {"anthropic-ratelimit-requests-limit": "50", "x-ratelimit-limit-requests": "50"}
+    httpx2_mock.post(case.url).respond(status, json=case.body() if status == 200 else dict(case.error), headers=headers)
+
+    async def main() -> Mapping[str, str]:
+        try:
+            return (await case.provider.send(request(model=case.model))).headers
+        except Fault as fault:
+            return fault.headers
+        finally:
+            await case.provider.aclose()
+
+    limits = RateLimits()
+    limits.learn(asyncio.run(main()))
+    assert limits._requests is not None
+    assert limits._requests.period * 40 == pytest.approx(60, rel=0.01)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import respx
 from autointerp.llm import anthropic, openai
 from autointerp.llm.catalog import make_providers
 from autointerp.llm.client import Client
+from autointerp.llm.provider import answer_key
+from autointerp.llm.sdk import AT_ONCE, SdkProvider
 from autointerp.records.call import Reply, Usage
 from autointerp.records.explanation import Failure
 from autointerp.seams import Refused
@@ -40,7 +43,7 @@ def test_an_answer_is_read_with_its_usage(case: Case, tmp_path: Path, httpx2_moc
 
 
 def test_what_is_sent_to_anthropic(tmp_path: Path, httpx2_mock: respx.Router) -> None:
-    """The schema as output format, the system block marked for caching, no temperature."""
+    """The schema as output format, the system block marked for caching, thinking off, no temperature."""
     case = CASES[0].reopened()
     route = httpx2_mock.post(case.url).respond(json=case.body())
     ask(case, tmp_path, system="be brief", schema=SCHEMA)
@@ -50,22 +53,100 @@ def test_what_is_sent_to_anthropic(tmp_path: Path, httpx2_mock: respx.Router) ->
         "system": [{"type": "text", "text": "be brief", "cache_control": {"type": "ephemeral"}}],
         "messages": [{"role": "user", "content": "hello"}],
         "output_config": {"format": {"type": "json_schema", "schema": json.loads(SCHEMA)}},
+        "thinking": {"type": "disabled"},
     }
 
 
 def test_what_is_sent_to_openai(tmp_path: Path, httpx2_mock: respx.Router) -> None:
-    """The schema strictly, the new name of the limit, the default service tier, whose price was reserved."""
+    """The schema strictly, the new name of the limit, thinking off, the service tier whose price was reserved.
+
+    Calls with the same instructions are sent to the same cache.
+    """
     case = CASES[1].reopened()
     route = httpx2_mock.post(case.url).respond(json=case.body())
     ask(case, tmp_path, system="be brief", schema=SCHEMA)
     schema = {"name": "answer", "strict": True, "schema": json.loads(SCHEMA)}
-    assert json.loads(route.calls[0].request.content) == {
+    sent = json.loads(route.calls[0].request.content)
+    assert len(sent.pop("prompt_cache_key")) == 32
+    assert sent == {
         "model": "gpt-6-luna",
         "max_completion_tokens": 10,
         "messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}],
         "response_format": {"type": "json_schema", "json_schema": schema},
         "service_tier": "default",
+        "reasoning_effort": "none",
     }
+
+
+def test_calls_with_the_same_instructions_name_the_same_cache(tmp_path: Path, httpx2_mock: respx.Router) -> None:
+    """Which is no part of the key: the answer does not depend on it."""
+    names: list[str] = []
+    for number, system in enumerate(("be brief", "be brief", "be long")):
+        case = CASES[1].reopened()
+        route = httpx2_mock.post(case.url).respond(json=case.body())
+        ask(case, tmp_path, user=f"{number}", system=system)
+        names.append(json.loads(route.calls[-1].request.content)["prompt_cache_key"])
+        assert "prompt_cache_key" not in case.provider.render(request(model=case.model, system=system))
+    assert names[0] == names[1] != names[2]
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ("gpt-6-luna", True),
+        ("gpt-6.1-sol", True),
+        ("gpt-5.4-mini", True),
+        ("gpt-5.1-2025-11-13", True),
+        ("gpt-5-mini", False),
+        ("gpt-5.2-pro", False),
+        ("gpt-5.3-chat-latest", False),
+        ("gpt-5.1-codex", False),
+        ("gpt-4o-mini", False),
+        ("o4-mini", False),
+    ],
+)
+def test_models_are_told_not_to_think_where_they_understand_it(model: str, *, told: bool) -> None:
+    """OpenAI's own, at OpenAI; other models and servers would refuse the word. A request may allow thinking."""
+    asked = request(model=f"openai/{model}")
+    provider, elsewhere = openai.OpenAIProvider(None), openai.OpenAIProvider(None, "http://127.0.0.1:8000/v1")
+    assert provider.render(asked).get("reasoning_effort") == ("none" if told else None)
+    assert "reasoning_effort" not in provider.render(replace(asked, thinking=True))
+    assert "reasoning_effort" not in elsewhere.render(asked)
+
+
+def test_claude_thinks_only_where_it_is_allowed_to() -> None:
+    """By default it is told not to, because what it thinks counts against the answer's length."""
+    provider, asked = anthropic.AnthropicProvider(None), request(model="anthropic/claude-haiku-5-5")
+    assert provider.render(asked)["thinking"] == {"type": "disabled"}
+    assert "thinking" not in provider.render(replace(asked, thinking=True))
+    assert answer_key(provider, asked) != answer_key(provider, replace(asked, thinking=True))
+
+
+def test_many_calls_share_few_sdk_clients(httpx2_mock: respx.Router) -> None:
+    """One for as many calls as it can serve quickly; all are closed in the end."""
+    case = CASES[1].reopened()
+    leave = asyncio.Event()
+
+    async def slow(_: object) -> httpx.Response:
+        await leave.wait()
+        return httpx.Response(200, json=case.body())
+
+    httpx2_mock.post(case.url).mock(side_effect=slow)
+    provider = case.provider
+    assert isinstance(provider, SdkProvider)
+
+    async def main() -> None:
+        calls = [asyncio.create_task(provider.send(request(model=case.model))) for _ in range(AT_ONCE + 1)]
+        await asyncio.sleep(0)
+        assert [each.in_flight for each in provider._connections] == [AT_ONCE, 1]
+        leave.set()
+        await asyncio.gather(*calls)
+        await provider.send(request(model=case.model))
+        assert [each.in_flight for each in provider._connections] == [0, 0]
+        await provider.aclose()
+        assert all(each.client.is_closed() for each in provider._connections)
+
+    asyncio.run(main())
 
 
 def test_other_servers_get_the_limit_under_its_old_name() -> None:

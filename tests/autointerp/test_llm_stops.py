@@ -61,6 +61,32 @@ def test_a_near_cap_lowers_concurrency_instead_of_stopping(tmp_path: Path) -> No
     run(main)
 
 
+def test_a_tight_budget_holds_at_the_highest_concurrency(tmp_path: Path) -> None:
+    """With 256 calls in flight no more are sent at a time than the cap has room for, and every one is answered."""
+    now = most = 0
+
+    async def reply(asked: Request) -> str:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0)
+        now -= 1
+        return asked.user
+
+    cap = 10 * BOUND + 600 * COST
+
+    async def main() -> None:
+        async with open_client(tmp_path, reply, cap_nano=cap, concurrency=256) as client:
+            said = await asyncio.gather(*(client.answer(request(f"u{i:03}")) for i in range(600)))
+            assert all(isinstance(one, Reply) for one in said)
+            progress = client.progress()
+            assert progress.limit == 256
+            assert progress.spent == 600 * COST <= cap
+
+    run(main)
+    assert most <= cap // BOUND
+
+
 @settings(max_examples=10)
 @given(data=st.data(), cap=st.integers(0, 6 * BOUND), concurrency=st.integers(1, 6))
 def test_no_schedule_of_calls_exceeds_the_cap(

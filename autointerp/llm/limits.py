@@ -55,7 +55,9 @@ class WeightedThrottler(Throttler):
         while self._entries and self._entries[0].at < oldest:
             self._used -= self._entries.popleft().weight
 
-    async def acquire(self, weight: int = 1) -> Entry:
+    async def acquire(  # pyright: ignore[reportIncompatibleMethodOverride] - the parent returns nothing
+        self, weight: int = 1
+    ) -> Entry:
         """Wait until `weight` units are free, and take them."""
         weight = min(weight, self.rate_limit)
         while True:

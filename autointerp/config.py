@@ -77,9 +77,11 @@ class Conduct(BaseModel):
     base_url: str | None = None
     """Any OpenAI-compatible server, for `openai/MODEL`."""
     concurrency: int = Field(default=32, gt=0)
-    """Calls in flight, at most."""
+    """Calls in flight per model, at most; fewer while the provider has no room."""
     requests_per_minute: int | None = Field(default=None, gt=0)
-    """Rate limit of the provider; default unlimited."""
+    """Rate limit per model; default what the provider's headers say, if anything, and a margin."""
+    tokens_per_minute: int | None = Field(default=None, gt=0)
+    """The same for input and output tokens together."""
     batch: bool = False
     """Send everything by the providers' batch APIs: half the price, up to a day; `resume` fetches what is ready."""
     answers: Path | None = None

@@ -97,6 +97,7 @@ async def open_client(config: RunConfig, directory: Path, run: str) -> AsyncGene
         providers=make_providers(models, config.base_url),
         concurrency=config.concurrency,
         requests_per_minute=config.requests_per_minute,
+        tokens_per_minute=config.tokens_per_minute,
         prices=_prices(config),
         batch_providers=make_batch_providers(models, config.base_url) if config.batch else None,
     ) as client:

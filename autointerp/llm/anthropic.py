@@ -1,22 +1,20 @@
 """Claude models, by the Messages API."""
 
 import json
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from autointerp.llm.faults import malformed, sdk_fault
+from autointerp.llm.faults import malformed
 from autointerp.llm.provider import (
     TIMEOUT,
     Answer,
     Body,
     Sent,
     Status,
-    address_of,
     error_inside,
     model_name,
-    parse_body,
     reported_usage,
 )
+from autointerp.llm.sdk import SdkProvider
 from autointerp.records.call import Request
 
 if TYPE_CHECKING:
@@ -28,15 +26,15 @@ DEFAULT_URL = "https://api.anthropic.com"
 _CUT_OFF = ("max_tokens", "model_context_window_exceeded")
 
 
-class AnthropicProvider:
+class AnthropicProvider(SdkProvider):
     """Sends with the official SDK, its own retries off. No temperature: the API no longer has one."""
 
-    def __init__(self, key: str | None, base_url: str = DEFAULT_URL, timeout: float = TIMEOUT) -> None:
-        self.address = address_of(base_url)
-        self._key, self._base_url, self._timeout = key, base_url, timeout
+    REQUEST_ID = "request-id"
 
-    @cached_property
-    def _client(self) -> "anthropic.AsyncAnthropic":
+    def __init__(self, key: str | None, base_url: str = DEFAULT_URL, timeout: float = TIMEOUT) -> None:
+        super().__init__(key, base_url, timeout)
+
+    def _connect(self) -> "anthropic.AsyncAnthropic":
         from anthropic import AsyncAnthropic
 
         return AsyncAnthropic(api_key=self._key, base_url=self._base_url, max_retries=0, timeout=self._timeout)
@@ -52,20 +50,16 @@ class AnthropicProvider:
             body["system"] = request.system
         if request.schema:
             body["output_config"] = {"format": {"type": "json_schema", "schema": json.loads(request.schema)}}
+        if not request.thinking:
+            body["thinking"] = {"type": "disabled"}
         return body
 
     async def send(self, request: Request) -> Sent:
         """Send once, the system block marked for prompt caching. Raises `Fault`."""
-        from anthropic import APIError
-
         body: dict[str, Any] = self.render(request)
         if request.system:
             body["system"] = [{"type": "text", "text": request.system, "cache_control": {"type": "ephemeral"}}]
-        try:
-            raw = await self._client.messages.with_raw_response.create(**body)
-        except APIError as error:
-            raise sdk_fault(error) from None
-        return Sent(parse_body(await raw.text()), raw.headers.get("request-id", ""))
+        return await self._post("/v1/messages", body)
 
     def read(self, body: Body) -> Answer:
         """What `body` says. Raises `Fault` where it says nothing."""
@@ -82,7 +76,7 @@ class AnthropicProvider:
             status, text = "refusal", str((body.get("stop_details") or {}).get("category") or text or "no reason given")
         return Answer(status, text, reported_usage(body, "anthropic", "default"), str(body.get("model", "")))
 
-    async def aclose(self) -> None:
-        """Close connections."""
-        if "_client" in self.__dict__:
-            await self._client.close()
+    def _api_error(self) -> type[Exception]:
+        from anthropic import APIError
+
+        return APIError

@@ -12,9 +12,11 @@ from autointerp.llm.answers import as_cached, outcome, pack, recall
 from autointerp.llm.batch_provider import BatchProvider
 from autointerp.llm.batches import Batches, open_batches
 from autointerp.llm.faults import Fault, Sleep, retrying
-from autointerp.llm.limits import RequestsPerMinute
+from autointerp.llm.flights import Flights
+from autointerp.llm.lane import Lane
+from autointerp.llm.prefixes import Prefixes
 from autointerp.llm.prices import NANO, Prices
-from autointerp.llm.progress import Progress
+from autointerp.llm.progress import Progress, Tally
 from autointerp.llm.provider import Answer, Provider, Sent, answer_key
 from autointerp.llm.store import Store
 from autointerp.llm.tables import Account, Budget
@@ -36,14 +38,6 @@ class _Call:
     """Of what is asked: the same for the second draw that an empty answer is given."""
 
 
-@dataclass(eq=False, slots=True)
-class _Flight:
-    """One request under way, for everyone who asked it."""
-
-    task: "asyncio.Task[Reply | Failure]"
-    waiters: int = 0
-
-
 class Client:
     """Implements `seams.Model`. Make one with `open`; one event loop, one store, one run."""
 
@@ -54,23 +48,19 @@ class Client:
         run: str,
         providers: Mapping[str, Provider],
         prices: Prices,
-        concurrency: int,
-        requests_per_minute: int | None,
+        lanes: Mapping[str, Lane],
         sleep: Sleep,
     ) -> None:
         self._store, self._run, self._providers, self._prices, self._sleep = store, run, providers, prices, sleep
-        self._slots = asyncio.Semaphore(concurrency)
-        self._rate = RequestsPerMinute(requests_per_minute)
-        self._flights: dict[bytes, _Flight] = {}
-        self._tasks: set[asyncio.Task[Reply | Failure]] = set()
+        self._lanes = lanes
+        self._flights = Flights()
+        self._prefixes = Prefixes()
+        self._tally = Tally()
         self._stop: Stop | None = None
         self._closed_with: Budget | None = None
         self._holding = 0
         self._freed = asyncio.Event()
-        self._done, self._cached = 0, 0
         self._hits: Counter[Account] = Counter()
-        self._retries: Counter[str] = Counter()
-        self._failed: Counter[str] = Counter()
         self._batches: Batches | None = None
 
     @classmethod
@@ -84,15 +74,18 @@ class Client:
         providers: Mapping[str, Provider],
         concurrency: int = 32,
         requests_per_minute: int | None = None,
+        tokens_per_minute: int | None = None,
         prices: Prices | None = None,
         batch_providers: Mapping[str, BatchProvider] | None = None,
         sleep: Sleep = asyncio.sleep,
     ) -> AsyncGenerator["Client"]:
         """A client for `run` on the store at `store_path`; `providers` by model, as `make_providers` gives them.
 
-        `cap_nano` is the most that all sessions of the run may commit together, in nano-dollars; `batch_providers`
-        send every request by the batch APIs. Raises `UserError` where a model has no price, where another run uses the
-        store, or where batches of the run would be left behind.
+        `cap_nano` is the most that all sessions of the run may commit together, in nano-dollars. `concurrency` is the
+        most calls in flight per model; fewer where the provider has no room. The limits per minute are per model too,
+        `tokens_per_minute` for input and output together; a limit that is not given is learnt from the provider's
+        headers. `batch_providers` send every request by the batch APIs. Raises `UserError` where a model has no price,
+        where another run uses the store, or where batches of the run would be left behind.
         """
         prices = prices or Prices()
         for model in providers:
@@ -103,14 +96,13 @@ class Client:
             run=run,
             providers=providers,
             prices=prices,
-            concurrency=concurrency,
-            requests_per_minute=requests_per_minute,
+            lanes={model: Lane(concurrency, requests_per_minute, tokens_per_minute) for model in providers},
             sleep=sleep,
         )
         try:
             await store.open_run(run, cap_nano)
             client._batches = await open_batches(
-                store, run, providers, batch_providers, prices, client._budget_message, client._retries, sleep
+                store, run, providers, batch_providers, prices, client._budget_message, client._tally.retries, sleep
             )
             yield client
         finally:
@@ -127,27 +119,26 @@ class Client:
         said, free = await self._shared(request, fresh=False)
         if isinstance(said, Failure) and said.kind == "empty":
             said, free = await self._shared(request, fresh=True)
-        self._done += 1
+        self._tally.done += 1
         if free:
-            self._cached += 1
+            self._tally.cached += 1
             self._hits[self._account(request)] += 1
         if isinstance(said, Failure):
-            self._failed[said.kind] += 1
+            self._tally.failed[said.kind] += 1
         return said
 
     def progress(self) -> Progress:
         """Where the run's calls stand, or stood when the client was closed."""
         budget = self._closed_with or self._store.budget(self._run)
         committed, reserved, cap = (budget.committed, budget.reserved, budget.cap) if budget else (0, 0, None)
-        return Progress(
-            in_flight=len(self._flights),
-            done=self._done,
-            cached=self._cached,
+        slots = [lane.slots for lane in self._lanes.values()]
+        return self._tally.progress(
+            in_flight=sum(each.in_flight for each in slots),
+            limit=sum(each.pace.limit for each in slots),
             spent=committed - reserved,
             reserved=reserved,
             cap=cap,
-            retries=dict(self._retries),
-            failed=dict(self._failed),
+            warnings=tuple(self._prefixes.warnings),
         )
 
     def drain(self) -> None:
@@ -161,9 +152,7 @@ class Client:
         """Break off what is under way (it stays charged), write everything, close connections."""
         self._stop = self._stop or Interrupted("The client is closed.")
         try:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._flights.abort()
             if self._batches is not None:
                 await self._batches.aclose()
             for provider in set(self._providers.values()):
@@ -190,51 +179,18 @@ class Client:
         call = _Call(request, provider, answer_key(provider, request, fresh=True) if fresh else item, item)
         if stored := self._store.answer(call.key):
             return recall(provider, request, stored), True
-        flight = self._flights.get(call.key)
-        if flight is not None:
-            return as_cached(await self._wait(call.key, flight)), True
+        if call.key in self._flights:
+            return as_cached(await self._flights.join(call.key)), True
         self._check()
-        return await self._wait(call.key, self._launch(call)), False
-
-    def _launch(self, call: _Call) -> _Flight:
-        key, task = call.key, asyncio.create_task(self._fly(call))
-        flight = self._flights[key] = _Flight(task)
-        self._tasks.add(task)
-
-        def land(task: "asyncio.Task[Reply | Failure]") -> None:
-            self._tasks.discard(task)
-            if self._flights.get(key) is flight:
-                del self._flights[key]
-            if not task.cancelled():
-                task.exception()  # it may be that nobody waits for it any more
-
-        task.add_done_callback(land)
-        return flight
-
-    async def _wait(self, key: bytes, flight: _Flight) -> Reply | Failure:
-        """Wait without owning the flight; the last to leave ends it."""
-        flight.waiters += 1
-        try:
-            return await asyncio.shield(flight.task)
-        except asyncio.CancelledError:
-            me = asyncio.current_task()
-            if flight.task.cancelled() and me and not me.cancelling():
-                raise Interrupted("The client is closed.") from None
-            raise
-        finally:
-            flight.waiters -= 1
-            if not flight.waiters and not flight.task.done():
-                flight.task.cancel()
-                if self._flights.get(key) is flight:
-                    del self._flights[key]
+        return await self._flights.start(call.key, lambda: self._fly(call)), False
 
     async def _fly(self, call: _Call) -> Reply | Failure:
         """Attempts at one request until one is answered; each goes through the limits and the budget again."""
         if self._batches is not None:
             return await self._batches.answer(call.request, call.key, call.item)
-        async with self._slots:
+        async with self._prefixes.turn(call.request), self._lanes[call.request.model].slots:
             try:
-                retry = retrying(lambda fault: self._retries.update([fault.kind]), self._sleep)
+                retry = retrying(lambda fault: self._tally.retries.update([fault.kind]), self._sleep)
                 return await retry(self._attempt, call)
             except Fault as fault:
                 if fault.stop:
@@ -242,15 +198,20 @@ class Client:
                 return Failure(call.request.stage, fault.kind, fault.message)
 
     async def _attempt(self, call: _Call) -> Reply | Failure:
-        """Reserve, send, settle."""
+        """Pass the limits, reserve, send, settle."""
         self._check()
-        await self._rate.acquire()
+        lane = self._lanes[call.request.model]
+        ticket = await lane.limits.acquire(call.request)
         bound = self._prices.bound(call.request)
         attempt = await self._admit(call, bound)
         try:
+            self._tally.sent()
             sent = await call.provider.send(call.request)
-            return await self._settle(attempt, call, bound, sent, call.provider.read(sent.body))
+            answer = call.provider.read(sent.body)
+            lane.answered(ticket, sent.headers, answer.usage)
+            return await self._settle(attempt, call, bound, sent, answer)
         except Fault as fault:
+            lane.failed(ticket, fault)
             end = self._store.mark_unknown if fault.billed else self._store.release
             await end(attempt, fault.kind)
             raise
@@ -282,7 +243,10 @@ class Client:
         """Store the answer and pay; a bill above its bound stops the run, since no budget can hold against it."""
         cost = self._prices.cost(call.request.model, answer.usage) if answer.usage else None
         cost = bound if cost is None else cost
-        await self._store.settle(attempt, call.key, pack(sent, answer, cost), answer.usage or Usage(0, 0, 0, 0))
+        usage = answer.usage or Usage(0, 0, 0, 0)
+        await self._store.settle(attempt, call.key, pack(sent, answer, cost), usage)
+        self._tally.answered(call.request.model, answer.served, usage)
+        self._prefixes.count(call.request, usage, cost)
         if cost > bound and self._stop is None:
             dollars = f"{cost / NANO:.6f} dollars, where at most {bound / NANO:.6f} were possible"
             self._stop = BudgetReached(f"{call.request.model} billed {dollars}: no budget can hold against it.")

@@ -1,11 +1,11 @@
 """OpenAI's models and any server that speaks Chat Completions."""
 
+import hashlib
 import json
 import re
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from autointerp.llm.faults import malformed, sdk_fault
+from autointerp.llm.faults import malformed
 from autointerp.llm.provider import (
     TIMEOUT,
     Answer,
@@ -15,9 +15,9 @@ from autointerp.llm.provider import (
     address_of,
     error_inside,
     model_name,
-    parse_body,
     reported_usage,
 )
+from autointerp.llm.sdk import SdkProvider
 from autointerp.records.call import Request
 
 if TYPE_CHECKING:
@@ -28,17 +28,20 @@ URL = "OPENAI_BASE_URL"
 DEFAULT_URL = "https://api.openai.com/v1"
 _NEW_LIMIT = re.compile(r"(ft:)?(gpt-(?!oss)|o\d|chatgpt)")
 """Models that only know `max_completion_tokens`; other servers may only know the older `max_tokens`."""
+_CAN_REST = re.compile(r"gpt-(5\.[1-9]|[6-9])(?!.*-(chat|codex|pro)\b)")
+"""OpenAI's models that think, and can be told not to."""
 
 
-class OpenAIProvider:
+class OpenAIProvider(SdkProvider):
     """Sends with the official SDK, its own retries off."""
 
-    def __init__(self, key: str | None, base_url: str = DEFAULT_URL, timeout: float = TIMEOUT) -> None:
-        self.address = address_of(base_url)
-        self._key, self._base_url, self._timeout = key, base_url, timeout
+    REQUEST_ID = "x-request-id"
 
-    @cached_property
-    def _client(self) -> "openai.AsyncOpenAI":
+    def __init__(self, key: str | None, base_url: str = DEFAULT_URL, timeout: float = TIMEOUT) -> None:
+        super().__init__(key, base_url, timeout)
+        self._is_openai = self.address == address_of(DEFAULT_URL)
+
+    def _connect(self) -> "openai.AsyncOpenAI":
         from openai import AsyncOpenAI
 
         return AsyncOpenAI(api_key=self._key, base_url=self._base_url, max_retries=0, timeout=self._timeout)
@@ -55,20 +58,17 @@ class OpenAIProvider:
         if request.schema:
             schema = {"name": "answer", "strict": True, "schema": json.loads(request.schema)}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        if not request.thinking and self._is_openai and _CAN_REST.match(name):
+            body["reasoning_effort"] = "none"
         return body
 
     async def send(self, request: Request) -> Sent:
-        """Send once. Raises `Fault`."""
-        from openai import APIError
-
+        """Send once, calls with the same instructions to where they are cached. Raises `Fault`."""
         body: dict[str, Any] = self.render(request)
-        if self.address == address_of(DEFAULT_URL):
+        if self._is_openai:
             body["service_tier"] = "default"  # a project set to the priority tier would pay twice what was reserved
-        try:
-            raw = await self._client.chat.completions.with_raw_response.create(**body)
-        except APIError as error:
-            raise sdk_fault(error) from None
-        return Sent(parse_body(raw.text), raw.headers.get("x-request-id", ""))
+            body["prompt_cache_key"] = hashlib.sha256(request.system.encode()).hexdigest()[:32]
+        return await self._post("/chat/completions", body)
 
     def read(self, body: Body) -> Answer:
         """What `body` says. Raises `Fault` where it says nothing."""
@@ -86,7 +86,7 @@ class OpenAIProvider:
             status = "truncated"
         return Answer(status, text, reported_usage(body, "openai", "chat"), str(body.get("model", "")))
 
-    async def aclose(self) -> None:
-        """Close connections."""
-        if "_client" in self.__dict__:
-            await self._client.close()
+    def _api_error(self) -> type[Exception]:
+        from openai import APIError
+
+        return APIError

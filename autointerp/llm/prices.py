@@ -3,13 +3,10 @@
 import math
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING
 
+from autointerp.llm.rates import listed_price
 from autointerp.records.call import Request, Usage
 from sae.errors import UserError
-
-if TYPE_CHECKING:
-    import genai_prices.types
 
 NANO = 10**9
 """Nano-dollars in a dollar."""
@@ -100,7 +97,7 @@ class Prices:
     def _price(self, model: str, usage: Usage, batch: bool = False) -> int:
         provider, _, name = model.partition("/")
         try:
-            return math.ceil(_listed(provider, name, usage, batch).total_price * NANO)
+            return math.ceil(listed_price(provider, name, usage, batch=batch) * NANO)
         except LookupError:
             if self.given is None:
                 raise UserError(
@@ -125,16 +122,3 @@ def expected_input(request: Request) -> int:
 def expected_output(request: Request) -> int:
     """Output tokens that an answer will probably have."""
     return math.ceil(request.max_tokens * WRITTEN_SHARE)
-
-
-def _listed(provider: str, name: str, usage: Usage, batch: bool) -> "genai_prices.types.PriceCalculation":
-    from genai_prices import Usage as ListedUsage
-    from genai_prices import calc_price
-
-    tokens = ListedUsage(
-        input_tokens=usage.input_tokens,
-        cache_read_tokens=usage.cache_read_tokens,
-        cache_write_tokens=usage.cache_write_tokens,
-        output_tokens=usage.output_tokens,
-    )
-    return calc_price(tokens, name, provider_id=provider, price_context={"processing": "batch"} if batch else None)

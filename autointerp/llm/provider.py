@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, cast, runtime_checkable
 from urllib.parse import urlsplit
 
@@ -28,6 +28,8 @@ class Sent:
     """The provider's JSON, as it came."""
     request_id: str
     """The provider's name for the call; empty where it gives none."""
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What the provider says besides, names in lower case: its rate limits, perhaps."""
 
 
 @dataclass(frozen=True, slots=True)

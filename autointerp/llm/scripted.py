@@ -26,6 +26,7 @@ class ScriptedProvider:
             "user": request.user,
             "schema": request.schema,
             "max_tokens": request.max_tokens,
+            "thinking": request.thinking,
         }
 
     async def send(self, request: Request) -> Sent:

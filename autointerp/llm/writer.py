@@ -5,7 +5,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,7 +19,23 @@ _AT_ONCE = 256
 @dataclass(frozen=True, slots=True)
 class _Operation:
     run: Callable[[sqlite3.Connection], Any]
-    done: "Future[Any]"
+    done: "asyncio.Future[Any]"
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    done: "asyncio.Future[Any]"
+    value: Any
+    error: Exception | None = None
+
+    def deliver(self) -> None:
+        if self.done.cancelled():
+            return
+        if self.error is None:
+            self.done.set_result(self.value)
+        else:
+            self.done.set_exception(self.error)
+            self.done.exception()  # it may be that nobody waits for it any more
 
 
 class Writer:
@@ -36,12 +52,9 @@ class Writer:
 
         The future raises what the operation raised, or `Stop` where the file cannot be written.
         """
-        done: Future[T] = Future()
-        done.set_running_or_notify_cancel()  # cancelling the waiter must not cancel the write
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._queue.put(_Operation(operation, done))
-        waiter = asyncio.wrap_future(done)
-        waiter.add_done_callback(lambda future: future.cancelled() or future.exception())
-        return waiter
+        return done
 
     def close(self) -> None:
         """Write what is queued, end the thread and close the connection."""
@@ -61,7 +74,6 @@ class Writer:
     def _commit(self, batch: list[_Operation]) -> None:
         if not batch:
             return
-        results: list[tuple[_Operation, Any, Exception | None]] = []
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             results = [self._attempt(operation) for operation in batch]
@@ -70,23 +82,26 @@ class Writer:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             stop = Stop(f"The store of answers cannot be written: {error}.")
-            results = [(operation, None, stop) for operation in batch]
-        for operation, result, error in results:
-            if error is None:
-                operation.done.set_result(result)
-            else:
-                operation.done.set_exception(error)
+            results = [_Result(operation.done, None, stop) for operation in batch]
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+            batch[0].done.get_loop().call_soon_threadsafe(_deliver, results)
 
-    def _attempt(self, operation: _Operation) -> tuple[_Operation, Any, Exception | None]:
+    def _attempt(self, operation: _Operation) -> _Result:
         """Inside a savepoint, so that a failed operation leaves no half of itself."""
         self._connection.execute("SAVEPOINT operation")
         try:
-            result = operation.run(self._connection)
+            value = operation.run(self._connection)
         except sqlite3.OperationalError:
             raise  # the file's fault, not the operation's
         except Exception as error:  # noqa: BLE001 - whatever it is belongs to the caller
             self._connection.execute("ROLLBACK TO operation")
             self._connection.execute("RELEASE operation")
-            return operation, None, error
+            return _Result(operation.done, None, error)
         self._connection.execute("RELEASE operation")
-        return operation, result, None
+        return _Result(operation.done, value)
+
+
+def _deliver(results: list[_Result]) -> None:
+    """On the loop's thread, all results of a commit at once: waking the loop is dear."""
+    for result in results:
+        result.deliver()

@@ -17,6 +17,8 @@ class Request:
     """JSON schema of the answer, as canonical JSON text; None for free text."""
     max_tokens: int
     """Hard limit of the answer, thinking included."""
+    thinking: bool = False
+    """Whether a model that can think before it answers may do so, within `max_tokens`."""
     replicate: int = 0
     """Which repeated draw this is; part of the key."""
     stage: str = ""

@@ -1,7 +1,7 @@
 """Parts that the tests of the language-model layer share."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 
 from autointerp.llm.client import Client
 from autointerp.llm.ledger import LedgerRow
-from autointerp.llm.prices import GivenPrice, Prices
+from autointerp.llm.prices import OVERHEAD, GivenPrice, Prices
 from autointerp.llm.scripted import ScriptedProvider
 from autointerp.llm.store import StoreReader
 from autointerp.llm.tables import Budget
@@ -21,6 +21,13 @@ CHEAP = Prices(GivenPrice(Decimal(1), Decimal(2)))
 SCHEMA = '{"additionalProperties":false,"properties":{"explanation":{"type":"string"}},"type":"object"}'
 COST = 10 * 1000 + 5 * 2000
 """What a scripted answer costs at `CHEAP`: 10 tokens read, 5 written."""
+BOUND = (len("hello") + OVERHEAD) * 1000 + 10 * 2000
+"""Bound of `request()` at `CHEAP`."""
+
+
+def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a coroutine function to its end."""
+    asyncio.run(main())
 
 
 def request(user: str = "hello", **changes: Any) -> Request:

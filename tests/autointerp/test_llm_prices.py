@@ -4,13 +4,16 @@ import asyncio
 from decimal import Decimal
 from pathlib import Path
 
+import genai_prices
 import pytest
+from genai_prices import data
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autointerp.llm.catalog import make_providers
+from autointerp.llm.catalog import PROVIDERS, make_providers
 from autointerp.llm.estimate import estimate
 from autointerp.llm.prices import OVERHEAD, GivenPrice, Prices, parse_dollars, parse_price, request_bytes
+from autointerp.llm.rates import listed_price
 from autointerp.llm.scripted import ScriptedProvider
 from autointerp.records.call import Usage
 from sae.errors import UserError
@@ -164,3 +167,36 @@ def test_no_bill_of_a_batch_exceeds_its_bound(model: str, shares: tuple[float, f
     cached = int(read * shares[1])
     cost = Prices().cost(model, Usage(read, cached, int((read - cached) * shares[2]), 64), batch=True)
     assert cost is not None and cost <= Prices().bound(asked, batch=True)
+
+
+@given(
+    model=st.sampled_from([HAIKU, SONNET, LUNA, "openai/gpt-4o-mini", "anthropic/claude-sonnet-4-5"]),
+    read=st.integers(0, 300_000),
+    shares=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    written=st.integers(0, 20_000),
+    batch=st.booleans(),
+)
+def test_prices_that_are_kept_are_exactly_the_listed_ones(
+    model: str, read: int, shares: tuple[float, float], written: int, *, batch: bool
+) -> None:
+    """In every tier, with any share cached, by the batch API or not."""
+    cached = int(read * shares[0])
+    usage = Usage(read, cached, int((read - cached) * shares[1]), written)
+    tokens = genai_prices.Usage(
+        input_tokens=read,
+        cache_read_tokens=usage.cache_read_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        output_tokens=written,
+    )
+    provider, _, name = model.partition("/")
+    context = {"processing": "batch"} if batch else None
+    listed = genai_prices.calc_price(tokens, name, provider_id=provider, price_context=context)
+    assert listed_price(provider, name, usage, batch=batch) == listed.total_price
+
+
+def test_no_price_of_ours_depends_on_the_hour() -> None:
+    """They are kept for a day."""
+    for provider in data.providers:
+        if provider.id in PROVIDERS:
+            for model in provider.models:
+                assert "TimeOfDateConstraint" not in repr((model.prices, model.price_variants))

@@ -101,7 +101,7 @@ class RunConfig(Identity, Conduct):
 
     def to_toml(self) -> str:
         """The configuration as a file that `--config` takes."""
-        values = self.model_dump(mode="json", exclude_none=True, exclude={"dry_run"})
+        values = self.model_dump(mode="json", exclude_none=True, exclude={"dry_run", "out"})
         return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
 
 

@@ -10,10 +10,11 @@ from autointerp.activations.replay import Replay
 from autointerp.activations.source import StoreSource
 from autointerp.activations.store import Store
 from autointerp.config import RunConfig
-from autointerp.manifest import environment, read_manifest, timed, update_manifest
+from autointerp.manifest import content_key, environment, read_manifest, timed, update_manifest
 from autointerp.notation import display
 from autointerp.prompts import prompt_digests
 from autointerp.report import terminal
+from autointerp.spending import fixed
 from autointerp.wiring import Arm, Setting, harvest_sizes, load_setting
 from sae.errors import UserError
 from sae.features import stream_units
@@ -24,9 +25,10 @@ HARVEST = "harvest"
 
 
 def harvested(config: RunConfig, directory: Path) -> StoreSource:
-    """The store of the run, harvested where it is not there yet."""
+    """The store of the run, harvested where it is not there yet; the directory is made when all is loaded."""
     with timed(directory, "load"):
         setting = load_setting(config, terminal.say)
+        save(config, directory)
     store = directory / HARVEST
     if read_manifest(directory).get("harvest") not in (None, setting.key) and store.exists():
         raise UserError(
@@ -50,9 +52,25 @@ def harvested(config: RunConfig, directory: Path) -> StoreSource:
         },
     )
     if not Store.is_complete(store, setting.key):
-        with timed(directory, HARVEST):
-            _harvest(setting, store)
+        try:
+            with timed(directory, HARVEST):
+                _harvest(setting, store)
+        except KeyboardInterrupt:
+            terminal.say("The harvest was interrupted and will start over; answers already paid for are kept.")
+            terminal.say(f"Go on with: autointerp resume {directory}")
+            raise
     return StoreSource(Store.open(store), setting.recompute)
+
+
+def save(config: RunConfig, directory: Path) -> None:
+    """Write the configuration beside the results; a dry run leaves one that is there as it is."""
+    saved = directory / "config.toml"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if not (config.dry_run and saved.exists()):
+            saved.write_text(fixed(config, directory, content_key(config.identity())).to_toml(), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"Cannot write into {directory}.", str(error), "Give another --out.", usage=True) from error
 
 
 def _harvest(setting: Setting, out: Path) -> None:

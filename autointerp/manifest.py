@@ -58,14 +58,16 @@ def environment() -> dict[str, object]:
 
 @contextmanager
 def timed(directory: Path, stage: str) -> Generator[None]:
-    """Add the wall time of a stage to the manifest, whether it ends well or not; sessions of one run add up."""
+    """Add the wall time of a stage to the manifest, whether it ends well or not; sessions of one run add up.
+
+    Nothing is written where `directory` is not made.
+    """
     begun = time.monotonic()
     try:
         yield
     finally:
-        before = cast(Mapping[str, float], read_manifest(directory).get("seconds", {}))
-        spent = round(before.get(stage, 0.0) + time.monotonic() - begun, 2)
-        update_manifest(directory, {"seconds": {**before, stage: spent}})
+        if directory.exists():
+            _add_seconds(directory, stage, time.monotonic() - begun)
 
 
 def content_key(parts: object) -> str:
@@ -79,6 +81,11 @@ def write_json(path: Path, value: object) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(temporary, path)  # noqa: PTH105
+
+
+def _add_seconds(directory: Path, stage: str, seconds: float) -> None:
+    before = cast(Mapping[str, float], read_manifest(directory).get("seconds", {}))
+    update_manifest(directory, {"seconds": {**before, stage: round(before.get(stage, 0.0) + seconds, 2)}})
 
 
 def _version(name: str) -> str | None:

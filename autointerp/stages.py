@@ -12,7 +12,7 @@ from autointerp import compare as comparing
 from autointerp.activations.source import StoreSource
 from autointerp.activations.store import Store
 from autointerp.config import Conduct, Format, RunConfig, load_run
-from autointerp.harvesting import HARVEST, harvested, stored
+from autointerp.harvesting import HARVEST, harvested, save, stored
 from autointerp.manifest import content_key, read_manifest, timed, update_manifest
 from autointerp.pipeline import EndOfUnit, Evaluation, Run, admission_order, admit
 from autointerp.records.explanation import Explanation, Failure
@@ -26,7 +26,6 @@ from autointerp.spending import (
     budget,
     check_models,
     count_calls,
-    fixed,
     ledger,
     open_batches,
     open_client,
@@ -45,7 +44,7 @@ _UNITS_IN_BATCH_MODE = 20_000
 def run(config: RunConfig) -> int:
     """The whole way, or with `dry_run` the count of what it would cost."""
     check_models(config)
-    directory = open_run(config)
+    directory = run_directory(config)
     return _evaluate(config, directory, harvested(config, directory))
 
 
@@ -55,13 +54,13 @@ def resume(directory: Path, conduct: Conduct) -> int:
     if not Store.is_complete(directory / HARVEST, str(read_manifest(directory).get("harvest"))):
         return run(config)
     check_models(config)
-    open_run(config)
+    save(config, directory)
     return _evaluate(config, directory, stored(directory))
 
 
 def harvest(config: RunConfig) -> int:
     """Only the first stage."""
-    directory = open_run(config)
+    directory = run_directory(config)
     source = harvested(config, directory)
     terminal.say(f"{len(source.units()):,} units are harvested in {directory / HARVEST}")
     return OK
@@ -133,8 +132,8 @@ def show(directory: Path, name: str) -> int:
     return OK
 
 
-def open_run(config: RunConfig) -> Path:
-    """The results directory, made where it is missing; `UserError` where it holds a run with other numbers."""
+def run_directory(config: RunConfig) -> Path:
+    """The results directory, which need not exist yet; `UserError` where it holds a run with other numbers."""
     key = content_key(config.identity())
     directory = config.out or Path("results") / f"run-{key[:8]}"
     saved = directory / "config.toml"
@@ -143,12 +142,8 @@ def open_run(config: RunConfig) -> Path:
         changed = [f"{name}: {before[name]} there, {now[name]} here" for name in now if before[name] != now[name]]
         if changed and (directory / HARVEST).exists():
             raise UserError(f"{directory} holds another run.", "; ".join(changed) + ".", "Give another --out.")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        if not (config.dry_run and saved.exists()):
-            saved.write_text(fixed(config, directory, key).to_toml(), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"Cannot write into {directory}.", str(error), "Give another --out.", usage=True) from error
+    if any(path.is_file() for path in (directory, *directory.parents)):
+        raise UserError(f"Cannot write into {directory}.", "A file is in the way.", "Give another --out.", usage=True)
     return directory
 
 
@@ -187,7 +182,7 @@ def _judge(
     rows = count_calls(config, directory, order, source, method(config))
     forecast = Forecast(tuple(row for row in rows if row.stage in _ASKED[stage]))
     if forecast.rows:
-        terminal.say(terminal.foreseen(forecast.rows))
+        terminal.say(terminal.foreseen(forecast.rows, limited=config.max_cost is not None))
     piloted = itertools.count(1)
 
     def hold_against_forecast(outcome: Outcome) -> None:
@@ -238,7 +233,8 @@ def _end(config: RunConfig, directory: Path, done: Run) -> int:
     units = {"asked": done.asked, "ended": len(done.outcomes)}
     update_manifest(directory, {"status": status, "units": units, "failures": dict(kinds), "calls": calls})
     if done.stop is not None:
-        terminal.say(f"{done.stop} {units['ended']:,} of {done.asked:,} units have ended and are saved.")
+        ended = f"{units['ended']:,} of {done.asked:,} units have ended and are saved"
+        terminal.say(f"{done.stop} {ended}; a comparison counts those before the first that has not.")
         if waiting := open_batches(config, directory, content_key(config.identity())):
             batches = f"{waiting} batch{'es' * (waiting > 1)}"
             terminal.say(
@@ -249,6 +245,9 @@ def _end(config: RunConfig, directory: Path, done: Run) -> int:
         case None:
             failed = sum(n for kind, n in kinds.items() if kind.split("/")[1] in _JUDGE_STAGES)
             terminal.say(f"Results are in {directory}.")
+            if kinds.total() == len(done.outcomes) and not any(kind.endswith("/not_scored") for kind in kinds):
+                terminal.say("No unit was scored: more --tokens, or other --features, may give them enough excerpts.")
+                return PARTIAL
             return PARTIAL if failed else OK
         case BudgetReached() | Overrun():
             return BUDGET

@@ -236,7 +236,7 @@ def _baseline(spec: str, config: RunConfig, subject: Subject, features: Arm, cor
             info = ArmInfo("random", "random", len(units), "random directions at the same site")
             return Arm(info, features.site, dictionary, units, np.zeros(len(units)), f"random:{seed}")
         case ("sae", ":", path):
-            dictionary, loaded = load_dictionary(path)
+            dictionary, loaded = load_dictionary(sae_path(path))
             subject.check_fits(features.site, loaded.d_in, "SAE")
             units = _draw(loaded.n_units, n, seed)
             info = ArmInfo(spec, "sae", len(units), "another autoencoder at the same site")
@@ -261,7 +261,10 @@ def _neurons(matched: bool, config: RunConfig, subject: Subject, features: Arm, 
     densities = densities[features.units]
     thresholds = matched_thresholds(sample, densities[densities > 0], seed)
     info = ArmInfo(
-        "neurons-matched", "neurons-matched", len(units), f"{what}, silent below thresholds that match densities"
+        "neurons-matched",
+        "neurons-matched",
+        len(units),
+        f"{what}, silenced below thresholds: densities can only fall to the features'",
     )
     dictionary = Thresholded(neurons, as_tensor(thresholds, subject.device))
     return Arm(info, site, dictionary, units, np.zeros(len(units)), "neurons-matched")

@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
+_MOST_SHOWN = 40
+"""Valid values that a message can list."""
+
 
 class UserError(Exception):
     """What is wrong, why, and what to do; shown without a traceback.
@@ -21,4 +24,6 @@ def nearest(wrong: str, valid: Iterable[str]) -> str:
     close = difflib.get_close_matches(wrong, choices, n=1, cutoff=0.5)
     if close:
         return f"Did you mean {close[0]}?"
+    if len(choices) > _MOST_SHOWN:
+        return f"There are {len(choices):,} valid ones, such as {', '.join(choices[:3])}."
     return f"Valid: {', '.join(choices)}." if choices else ""

@@ -17,7 +17,7 @@ from autointerp.records.unit import Excerpt, LogitEffect, Pool, Split, SplitStat
 from sae.corpus.windows import Windows
 from sae.errors import UserError
 
-_REMEDY = "Make it with `autointerp harvest`."
+_REMEDY = "Make it with `autointerp resume`, or with `autointerp harvest`."
 
 
 @dataclass(frozen=True, slots=True)

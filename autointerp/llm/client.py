@@ -193,9 +193,13 @@ class Client:
                 retry = retrying(lambda fault: self._tally.retries.update([fault.kind]), self._sleep)
                 return await retry(self._attempt, call)
             except Fault as fault:
-                if fault.stop:
-                    self._halt(Refused(f"{call.request.model}: {fault.message}"))
+                if fault.stop or self._never_reached(call, fault):
+                    self._halt(Refused(f"{call.request.model} at {call.provider.address}: {fault.message}"))
                 return Failure(call.request.stage, fault.kind, fault.message)
+
+    def _never_reached(self, call: _Call, fault: Fault) -> bool:
+        """Whether nobody has ever answered at the address: then every other call would wait as long, in vain."""
+        return fault.kind == "connection" and not fault.billed and call.request.model not in self._tally.served
 
     async def _attempt(self, call: _Call) -> Reply | Failure:
         """Pass the limits, reserve, send, settle."""

@@ -47,12 +47,13 @@ def money(calls: Calls) -> str:
     return "  ".join([f"${calls.spent / 1e9:.2f}{limit}", *counts])
 
 
-def foreseen(rows: Sequence[Estimate]) -> str:
+def foreseen(rows: Sequence[Estimate], *, limited: bool) -> str:
     """One line on what the calls of a run will cost."""
     calls, stored = sum(row.calls for row in rows), sum(row.cached for row in rows)
     low, expected, upper = (sum(getattr(row, name) for row in rows) / 1e9 for name in ("low", "expected", "upper"))
+    limit = "" if limited else "; no --max-cost is given, so nothing limits it"
     money = f"about ${expected:.2f} (${low:.2f} with prompt caching, at most ${upper:.2f})"
-    return f"{calls:,} calls to language models, {money}; {stored:,} more are stored or repeated and cost nothing"
+    return f"{calls:,} calls to language models, {money}; {stored:,} more are stored or repeated, for nothing{limit}"
 
 
 @contextmanager
@@ -156,7 +157,7 @@ def show_unit(record: UnitRecord, outcome: Outcome | None) -> RenderableType:
         parts += [*_said(outcome), Text()]
     if record.promoted or record.suppressed:
         parts += [_logits("promotes", record.promoted), _logits("suppresses", record.suppressed), Text()]
-    return Group(*parts, _excerpts(record))
+    return Group(*parts, Text("excerpts of the explain documents", style="bold"), _excerpts(record))
 
 
 def _said(outcome: Outcome) -> Iterator[RenderableType]:

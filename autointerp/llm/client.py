@@ -1,7 +1,7 @@
 """The path of a call: store, single flight, limits, reservation, provider, retries, settlement."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -60,6 +60,7 @@ class Client:
         self._closed_with: Budget | None = None
         self._holding = 0
         self._freed = asyncio.Event()
+        self._short_of_money: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._hits: Counter[Account] = Counter()
         self._batches: Batches | None = None
 
@@ -84,8 +85,8 @@ class Client:
         `cap_nano` is the most that all sessions of the run may commit together, in nano-dollars. `concurrency` is the
         most calls in flight per model; fewer where the provider has no room. The limits per minute are per model too,
         `tokens_per_minute` for input and output together; a limit that is not given is learnt from the provider's
-        headers. `batch_providers` send every request by the batch APIs. Raises `UserError` where a model has no price,
-        where another run uses the store, or where batches of the run would be left behind.
+        headers. `batch_providers` send every request by the batch APIs instead. Raises `UserError` where a model has no
+        price, where another run uses the store, or where batches of the run would be left behind.
         """
         prices = prices or Prices()
         for model in providers:
@@ -226,22 +227,36 @@ class Client:
             self._let_go()
 
     async def _admit(self, call: _Call, bound: int) -> int:
-        """Reserve `bound`, durably. Where the cap is too near, wait for the money of calls under way."""
-        while True:
-            self._check()
-            freed = self._freed
-            self._holding += 1
-            try:
-                attempt = await self._store.reserve(self._account(call.request), call.item, bound)
-            except BaseException:
-                self._let_go()
-                raise
-            if attempt is not None:
-                return attempt
+        """Reserve `bound`. Where the cap is too near, wait in line for the money of calls under way.
+
+        Each stage of a model has a line of its own: a dear call must not stand in the way of a cheap one, and whenever
+        money comes back only the first of each line asks the store.
+        """
+        freed = self._freed
+        attempt = await self._reserve(call, bound)
+        if attempt is None:
+            async with self._short_of_money[call.request.stage, call.request.model]:
+                while attempt is None:
+                    await freed.wait()
+                    freed = self._freed
+                    attempt = await self._reserve(call, bound)
+        return attempt
+
+    async def _reserve(self, call: _Call, bound: int) -> int | None:
+        """The attempt, durably reserved; None where the cap does not allow it as long as others hold money."""
+        self._check()
+        freed = self._freed
+        self._holding += 1
+        try:
+            attempt = await self._store.reserve(self._account(call.request), call.item, bound)
+        except BaseException:
+            self._let_go()
+            raise
+        if attempt is None:
             self._holding -= 1
             if not self._holding and not freed.is_set():
                 self._halt(BudgetReached(self._budget_message(bound)))
-            await freed.wait()
+        return attempt
 
     async def _settle(self, attempt: int, call: _Call, bound: int, sent: Sent, answer: Answer) -> Reply | Failure:
         """Store the answer and pay; a bill above its bound stops the run, since no budget can hold against it."""

@@ -64,7 +64,7 @@ def test_leave_is_given_in_order() -> None:
     assert order == list(range(30))
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(
     limit=st.integers(1, 50),
     calls=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60), st.floats(0, 30)), min_size=1, max_size=30),

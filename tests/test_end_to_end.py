@@ -1,20 +1,13 @@
 """The commands as a user runs them, on tiny subjects that the tests make."""
 
 import json
-import signal
-import sqlite3
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from autointerp.cli import main
-from autointerp.report import plots
 from autointerp.report.tables import read_outcomes
 from sae.corpus.generated import generated_documents
 from tests.sae.tiny import gpt2_folder, llama_folder
@@ -120,6 +113,12 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
         yield running
 
 
+def lead_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make both SDKs call `url`, in this process and in those that it starts."""
+    for name, value in addresses(url).items():
+        monkeypatch.setenv(name, value)
+
+
 def addresses(url: str) -> dict[str, str]:
     """The environment that leads both SDKs to `url`."""
     keys = {"ANTHROPIC_API_KEY": "sk-ant-secret-1", "OPENAI_API_KEY": "sk-secret-2"}
@@ -162,95 +161,6 @@ def test_the_budget_holds_and_more_money_goes_on(place: Path, tmp_path: Path) ->
     assert command("run", *flags, "--max-cost", "0.10", "--concurrency", "2") == 4
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["status"] == "BudgetReached"
     assert command("resume", tmp_path / "run", "--max-cost", "+5") == 0
-
-
-def test_killed_in_the_middle_it_resumes_and_pays_nothing_twice(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After SIGKILL the scores equal an undisturbed run's; only calls that were in flight are asked again."""
-    monkeypatch.setattr(plots, "write_plots", lambda *_: None)
-    run, other, bills = tmp_path / "run", tmp_path / "other" / "run", tmp_path / "bill.jsonl"
-    flags = ("--features", "0:12", *MODELS, "--concurrency", "4")
-    assert command("harvest", *arguments(place, run, *flags)) == 0
-    with serve(bill=bills, delay=0.02) as running:
-        lead_to(running.url, monkeypatch)
-        process = start("run", *arguments(place, run, *flags))
-        wait_for_bill(bills, 20, process)
-        process.kill()
-        process.communicate()
-        killed = bill(bills)
-        assert command("resume", run) == 0
-        resumed = bill(bills)
-        assert command("run", *arguments(place, other, *flags)) == 0
-    whole = bill(bills) - resumed
-    assert 20 <= killed < whole
-    assert values(run) == values(other)
-    assert resumed - whole <= 4, "at most the calls in flight are paid again"
-
-
-def test_ctrl_c_saves_what_has_ended(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first SIGINT drains and exits 130 with the results so far; whatever was billed is settled."""
-    flags = arguments(place, tmp_path / "run", "--features", "0:24", *MODELS, "--concurrency", "2")
-    assert command("harvest", *flags) == 0
-    with serve(bill=tmp_path / "bill.jsonl", delay=0.05) as running:
-        lead_to(running.url, monkeypatch)
-        process = start("run", *flags)
-        wait_for_bill(tmp_path / "bill.jsonl", 12, process)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert b"autointerp resume" in said
-    assert read_outcomes(tmp_path / "run").outcomes
-    assert attempts(tmp_path) == {"settled": bill(tmp_path / "bill.jsonl")}
-
-
-def test_ctrl_c_twice_does_not_wait(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second SIGINT gives up calls that hang: they stay charged, and what has ended is saved."""
-    flags = arguments(place, tmp_path / "run", "--features", "0:24", *MODELS, "--concurrency", "2")
-    assert command("harvest", *flags) == 0
-    with serve(bill=tmp_path / "bill.jsonl", delay=0.02) as running:
-        lead_to(running.url, monkeypatch)
-        process = start("run", *flags)
-        wait_for_bill(tmp_path / "bill.jsonl", 20, process)
-        running.delay = 600.0
-        settled = -1
-        while settled != bill(tmp_path / "bill.jsonl") or running.in_flight < 2:
-            settled = bill(tmp_path / "bill.jsonl")
-            time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert b"autointerp resume" in said
-    assert read_outcomes(tmp_path / "run").outcomes
-    assert attempts(tmp_path) == {"settled": settled, "unknown": 2}
-
-
-def lead_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make both SDKs call `url`, in this process and in those that it starts."""
-    for name, value in addresses(url).items():
-        monkeypatch.setenv(name, value)
-
-
-def start(*words: str | Path) -> "subprocess.Popen[bytes]":
-    """A command as a process of its own. It draws no figures: they take longer than all the rest."""
-    drawn = "from autointerp.report import plots; plots.write_plots = lambda *_: None"
-    code = f"{drawn}; from autointerp.cli import main; main()"
-    command = [sys.executable, "-c", code, *map(str, words)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-
-def wait_for_bill(path: Path, calls: int, process: "subprocess.Popen[bytes]") -> None:
-    """Return when `calls` calls are billed, or the process has ended."""
-    while bill(path) < calls and process.poll() is None:
-        time.sleep(0.01)
-
-
-def attempts(folder: Path) -> dict[str, int]:
-    """Attempts in the store of answers, by state."""
-    with closing(sqlite3.connect(folder / "answers.sqlite")) as store:
-        return dict(store.execute("SELECT state, count(*) FROM attempt GROUP BY state").fetchall())
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,10 @@ class Conduct(BaseModel):
     """Send everything by the providers' batch APIs: half the price, up to a day; `resume` fetches what is ready."""
     answers: Path | None = None
     """Store of answers; default `answers.sqlite` beside the results directory, shared by its neighbours."""
+    draws: int = Field(default=2, gt=0)
+    """Answers asked for, at most, where none can be read; `--retry-failed` adds one."""
+    retry_failed: bool = False
+    """Ask again, once, for answers that are stored as refused, cut off, empty or unreadable; these stay stored."""
     dry_run: bool = False
     """Count calls, tokens and money from the rendered prompts; send nothing."""
     format: Format = "table"
@@ -101,7 +105,7 @@ class RunConfig(Identity, Conduct):
 
     def to_toml(self) -> str:
         """The configuration as a file that `--config` takes."""
-        values = self.model_dump(mode="json", exclude_none=True, exclude={"dry_run", "out"})
+        values = self.model_dump(mode="json", exclude_none=True, exclude={"dry_run", "out", "retry_failed"})
         return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
 
 

@@ -17,6 +17,8 @@ ROOT = Path(__file__).parent / "_prompts"
 """Shipped prompts, ``name/version/file``. Versions are added, never edited."""
 ASKED_AGAIN = ("invalid", "truncated")
 """Kinds of failure after which one fresh draw may help; the same question is put again, never a longer one."""
+DRAWS = 2
+"""Answers asked for, at most, where none can be read."""
 _FILES = ("demonstrations.json", "schema.json", "system.txt", "user.txt")
 
 

@@ -99,6 +99,7 @@ async def open_client(config: RunConfig, directory: Path, run: str) -> AsyncGene
         requests_per_minute=config.requests_per_minute,
         tokens_per_minute=config.tokens_per_minute,
         prices=_prices(config),
+        retry_failed=config.retry_failed,
         batch_providers=make_batch_providers(models, config.base_url) if config.batch else None,
     ) as client:
         yield client
@@ -143,7 +144,7 @@ def count_calls(
         return []
     providers = make_providers(models, config.base_url, offline=True)
     requests = _requests(config, order, source, method)
-    return estimate(requests, _prices(config), providers, answers_path(config, directory))
+    return estimate(requests, _prices(config), providers, answers_path(config, directory), batch=config.batch)
 
 
 def _requests(config: RunConfig, order: Sequence[Unit], source: Source, method: Method) -> Iterator[Request]:

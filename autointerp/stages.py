@@ -13,6 +13,8 @@ from autointerp.activations.source import StoreSource
 from autointerp.activations.store import Store
 from autointerp.config import Conduct, Format, RunConfig, load_run
 from autointerp.harvesting import HARVEST, harvested, save, stored
+from autointerp.llm.estimate import minutes
+from autointerp.llm.progress import Progress as Calls
 from autointerp.manifest import content_key, read_manifest, timed, update_manifest
 from autointerp.pipeline import EndOfUnit, Evaluation, Run, admission_order, admit
 from autointerp.records.explanation import Explanation, Failure
@@ -158,7 +160,8 @@ def _compared(directory: Path) -> tuple[tuple[Outcome, ...], comparing.Compariso
 
 def _with_conduct(directory: Path, conduct: Conduct) -> RunConfig:
     given = {name: getattr(conduct, name) for name in conduct.model_fields_set}
-    return load_run(directory).model_copy(update=given | {"out": directory})
+    config = load_run(directory).model_copy(update=given | {"out": directory})
+    return config.model_copy(update={"draws": config.draws + 1}) if config.retry_failed else config
 
 
 def _evaluate(config: RunConfig, directory: Path, source: StoreSource) -> int:
@@ -170,7 +173,8 @@ def _evaluate(config: RunConfig, directory: Path, source: StoreSource) -> int:
 def _dry_run(config: RunConfig, directory: Path, source: StoreSource) -> int:
     order = admission_order(source.units(), config.seed)
     rows = count_calls(config, directory, order, source, method(config))
-    return _print(render_estimate(rows, config.format))
+    least = minutes(rows, config.requests_per_minute, config.tokens_per_minute)
+    return _print(render_estimate(rows, config.format, minutes=least))
 
 
 def _judge(
@@ -183,12 +187,18 @@ def _judge(
     forecast = Forecast(tuple(row for row in rows if row.stage in _ASKED[stage]))
     if forecast.rows:
         terminal.say(terminal.foreseen(forecast.rows, limited=config.max_cost is not None))
-    piloted = itertools.count(1)
+    piloted, projected = itertools.count(1), forecast.expected
 
     def hold_against_forecast(outcome: Outcome) -> None:
-        if isinstance(outcome.explanation, Explanation) and forecast.rows and next(piloted) == PILOT:
+        nonlocal projected
+        if not (isinstance(outcome.explanation, Explanation) and forecast.rows):
+            return
+        pilot = next(piloted)
+        if pilot % PILOT == 0:
+            spent = ledger(config, directory, key)
+            projected = forecast.projected(spent)
             may_go_on = config.max_cost is not None or sys.stdin.isatty()
-            if said := forecast.check(ledger(config, directory, key), may_go_on=may_go_on):
+            if pilot == PILOT and (said := forecast.check(spent, may_go_on=may_go_on)):
                 terminal.say(said)
 
     async def judge() -> Run:
@@ -198,15 +208,26 @@ def _judge(
                 ended = itertools.count(1)
 
                 def on_outcome(outcome: Outcome) -> None:
-                    advance(next(ended), terminal.money(client.progress()) if client else "")
                     hold_against_forecast(outcome)
+                    advance(next(ended), terminal.calls(client.progress(), projected) if client else "")
 
                 at_once = (_UNITS_IN_BATCH_MODE if config.batch else config.concurrency) if client else 1
                 stop = client.drain if client else (lambda: None)
-                return await admit(order, step(judged), at_once=at_once, on_outcome=on_outcome, on_interrupt=stop)
+                done = await admit(order, step(judged), at_once=at_once, on_outcome=on_outcome, on_interrupt=stop)
+            if client:
+                _note(directory, client.progress())
+            return done
 
     with timed(directory, stage):
         return asyncio.run(judge())
+
+
+def _note(directory: Path, calls: Calls) -> None:
+    """Say what the client noticed, and keep which models answered."""
+    for warning in calls.warnings:
+        terminal.say(warning)
+    if calls.served:
+        update_manifest(directory, {"served": calls.served})
 
 
 def _finish(config: RunConfig, directory: Path, done: Run) -> int:

@@ -196,21 +196,19 @@ def language_models(config: RunConfig) -> list[str]:
 
 def judges(config: RunConfig, arms: Sequence[str], model: Model | None) -> dict[str, Judges]:
     """Per arm, who explains and who simulates; the arm's label only reaches the ledger."""
-    return {
-        arm: Judges(_explainer(config.explainer, arm, model), _simulator(config.simulator, arm, model)) for arm in arms
-    }
+    return {arm: Judges(_explainer(config, arm, model), _simulator(config, arm, model)) for arm in arms}
 
 
-def _explainer(name: str, arm: str, model: Model | None) -> Explainer:
-    if name == LOOKUP or model is None:
+def _explainer(config: RunConfig, arm: str, model: Model | None) -> Explainer:
+    if config.explainer == LOOKUP or model is None:
         return LookupExplainer()
-    return LlmExplainer(model, name, load_prompt("explain", "v1"), arm=arm)
+    return LlmExplainer(model, config.explainer, load_prompt("explain", "v1"), config.draws, arm)
 
 
-def _simulator(name: str, arm: str, model: Model | None) -> Simulator:
-    if name == LOOKUP or model is None:
+def _simulator(config: RunConfig, arm: str, model: Model | None) -> Simulator:
+    if config.simulator == LOOKUP or model is None:
         return LookupSimulator()
-    return LlmSimulator(model, name, load_prompt("simulate", "v1"), arm=arm)
+    return LlmSimulator(model, config.simulator, load_prompt("simulate", "v1"), config.draws, arm=arm)
 
 
 def _features(

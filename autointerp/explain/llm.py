@@ -9,7 +9,7 @@ from typing import final
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from autointerp import notation
-from autointerp.prompts import ASKED_AGAIN, Prompt
+from autointerp.prompts import ASKED_AGAIN, DRAWS, Prompt
 from autointerp.records.call import Reply, Request
 from autointerp.records.explanation import Evidence, EvidenceExcerpt, Explanation, Failure
 from autointerp.records.unit import LogitEffect
@@ -32,15 +32,19 @@ class LlmExplainer:
     """``provider/model``."""
     prompt: Prompt
     """Version of the prompt ``explain``."""
+    draws: int = DRAWS
+    """Most answers asked for where none can be read."""
     arm: str = ""
     """The arm that pays, for the ledger."""
 
     async def explain(self, evidence: Evidence) -> Explanation | Failure:
-        """The model's explanation. An answer that cannot be read, or was cut off, is asked for once more."""
-        first = await self._ask(evidence, replicate=0)
-        if isinstance(first, Failure) and first.kind in ASKED_AGAIN:
-            return await self._ask(evidence, replicate=1)
-        return first
+        """The model's explanation. An answer that cannot be read, or was cut off, is asked for again."""
+        said = await self._ask(evidence, replicate=0)
+        for replicate in range(1, self.draws):
+            if not (isinstance(said, Failure) and said.kind in ASKED_AGAIN):
+                break
+            said = await self._ask(evidence, replicate)
+        return said
 
     async def _ask(self, evidence: Evidence, replicate: int) -> Explanation | Failure:
         request = render_explain(evidence, self.name, self.prompt, arm=self.arm, replicate=replicate)

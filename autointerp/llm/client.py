@@ -25,6 +25,9 @@ from autointerp.records.explanation import Failure
 from autointerp.seams import BudgetReached, Interrupted, Refused, Stop
 from sae.errors import UserError, nearest
 
+_DRAWN_AGAIN = ("refusal", "truncated", "empty")
+"""Kinds of failure that were paid for and stored."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Call:
@@ -35,7 +38,7 @@ class _Call:
     key: bytes
     """Of the answer."""
     item: bytes
-    """Of what is asked: the same for the second draw that an empty answer is given."""
+    """Of what is asked: the same for all draws."""
 
 
 class Client:
@@ -49,10 +52,11 @@ class Client:
         providers: Mapping[str, Provider],
         prices: Prices,
         lanes: Mapping[str, Lane],
+        retry_failed: bool,
         sleep: Sleep,
     ) -> None:
         self._store, self._run, self._providers, self._prices, self._sleep = store, run, providers, prices, sleep
-        self._lanes = lanes
+        self._lanes, self._retry_failed = lanes, retry_failed
         self._flights = Flights()
         self._prefixes = Prefixes()
         self._tally = Tally()
@@ -78,6 +82,7 @@ class Client:
         tokens_per_minute: int | None = None,
         prices: Prices | None = None,
         batch_providers: Mapping[str, BatchProvider] | None = None,
+        retry_failed: bool = False,
         sleep: Sleep = asyncio.sleep,
     ) -> AsyncGenerator["Client"]:
         """A client for `run` on the store at `store_path`; `providers` by model, as `make_providers` gives them.
@@ -98,6 +103,7 @@ class Client:
             providers=providers,
             prices=prices,
             lanes={model: Lane(concurrency, requests_per_minute, tokens_per_minute) for model in providers},
+            retry_failed=retry_failed,
             sleep=sleep,
         )
         try:
@@ -113,13 +119,16 @@ class Client:
         """The answer, from the store or paid for now; or why there is none.
 
         An empty answer is asked for once more. Refused, truncated and empty answers were billed, so they are stored
-        too, and are failures. Raises `BudgetReached` where the next attempt could exceed the budget, `Refused` where
-        the provider refuses key, credit or model, `Interrupted` where the client is closing. A caller that is
-        cancelled leaves; where it was the last one, an attempt under way stays charged.
+        too, and are failures; with `retry_failed` the stored ones are drawn anew, once a session. Raises
+        `BudgetReached` where the next attempt could exceed the budget, `Refused` where the provider refuses key, credit
+        or model or was never reached, `Interrupted` where the client is closing. A caller that is cancelled leaves;
+        where it was the last one, an attempt under way stays charged.
         """
-        said, free = await self._shared(request, fresh=False)
-        if isinstance(said, Failure) and said.kind == "empty":
-            said, free = await self._shared(request, fresh=True)
+        draw = 0
+        said, free = await self._shared(request, draw)
+        while isinstance(said, Failure) and said.kind in _DRAWN_AGAIN and self._draws_again(request, said, free, draw):
+            draw += 1
+            said, free = await self._shared(request, draw)
         self._tally.done += 1
         if free:
             self._tally.cached += 1
@@ -127,6 +136,12 @@ class Client:
         if isinstance(said, Failure):
             self._tally.failed[said.kind] += 1
         return said
+
+    def _draws_again(self, request: Request, said: Failure, free: bool, draw: int) -> bool:
+        """Whether a failed draw is followed by another: by one that is stored already, or by a new one."""
+        if (said.kind == "empty" and draw == 0) or (free and self._retry_failed):
+            return True
+        return self._store.answer(answer_key(self._providers[request.model], request, draw=draw + 1)) is not None
 
     def progress(self) -> Progress:
         """Where the run's calls stand, or stood when the client was closed."""
@@ -166,7 +181,7 @@ class Client:
             self._closed_with = self._store.budget(self._run) or Budget(None, 0, 0)
             self._store.close()
 
-    async def _shared(self, request: Request, *, fresh: bool) -> tuple[Reply | Failure, bool]:
+    async def _shared(self, request: Request, draw: int) -> tuple[Reply | Failure, bool]:
         """From the store; else from the flight of the same request, which is started where there is none.
 
         Second, whether it cost nothing now.
@@ -177,7 +192,7 @@ class Client:
         if provider is None:
             raise UserError(f"{request.model} was not opened.", do=nearest(request.model, self._providers))
         item = answer_key(provider, request)
-        call = _Call(request, provider, answer_key(provider, request, fresh=True) if fresh else item, item)
+        call = _Call(request, provider, answer_key(provider, request, draw=draw), item)
         if stored := self._store.answer(call.key):
             return recall(provider, request, stored), True
         if call.key in self._flights:
@@ -194,8 +209,10 @@ class Client:
                 retry = retrying(lambda fault: self._tally.retries.update([fault.kind]), self._sleep)
                 return await retry(self._attempt, call)
             except Fault as fault:
-                if fault.stop or self._never_reached(call, fault):
-                    self._halt(Refused(f"{call.request.model} at {call.provider.address}: {fault.message}"))
+                if fault.stop:
+                    self._halt(Refused(f"{call.request.model}: {fault.message}"))
+                if self._never_reached(call, fault):
+                    self._halt(Refused(f"{call.provider.address} cannot be reached: {fault.message}"))
                 return Failure(call.request.stage, fault.kind, fault.message)
 
     def _never_reached(self, call: _Call, fault: Fault) -> bool:

@@ -44,11 +44,17 @@ def estimate(
     prices: Prices,
     providers: Mapping[str, Provider],
     store_path: Path | None = None,
+    *,
+    batch: bool = False,
 ) -> list[Estimate]:
-    """Rows by stage and model; `providers` may be offline. Raises `UserError` where a model has no price."""
+    """Rows by stage and model, at the price of the batch APIs with `batch`; `providers` may be offline.
+
+    Raises `UserError` where a model has no price.
+    """
     store = StoreReader.open(store_path) if store_path is not None and store_path.is_file() else None
     try:
-        return _estimate(requests, prices, providers, lambda key: store is not None and store.answer(key) is not None)
+        stored: Callable[[bytes], bool] = lambda key: store is not None and store.answer(key) is not None  # noqa: E731
+        return _estimate(requests, prices, providers, stored, batch)
     finally:
         if store is not None:
             store.close()
@@ -59,6 +65,7 @@ def _estimate(
     prices: Prices,
     providers: Mapping[str, Provider],
     is_stored: Callable[[bytes], bool],
+    batch: bool,
 ) -> list[Estimate]:
     paid: defaultdict[tuple[str, str], dict[bytes, Request]] = defaultdict(dict)
     asked: defaultdict[tuple[str, str], int] = defaultdict(int)
@@ -70,10 +77,22 @@ def _estimate(
         if key not in seen and not is_stored(key):
             paid[group][key] = request
         seen.add(key)
-    return [_row(*group, list(paid[group].values()), asked[group], prices) for group in sorted(asked)]
+    return [_row(*group, list(paid[group].values()), asked[group], prices, batch) for group in sorted(asked)]
 
 
-def _row(stage: str, model: str, paid: list[Request], asked: int, prices: Prices) -> Estimate:
+def minutes(rows: Iterable[Estimate], requests_per_minute: int | None, tokens_per_minute: int | None) -> float | None:
+    """Least minutes at limits per model, of which those given count; models are called beside each other."""
+    if requests_per_minute is None and tokens_per_minute is None:
+        return None
+    spent: defaultdict[str, float] = defaultdict(float)
+    for row in rows:
+        by_requests = row.calls / requests_per_minute if requests_per_minute else 0.0
+        by_tokens = (row.input_expected + row.output_expected) / tokens_per_minute if tokens_per_minute else 0.0
+        spent[row.model] += max(by_requests, by_tokens)
+    return max(spent.values(), default=0.0)
+
+
+def _row(stage: str, model: str, paid: list[Request], asked: int, prices: Prices, batch: bool) -> Estimate:
     return Estimate(
         stage=stage,
         model=model,
@@ -83,7 +102,7 @@ def _row(stage: str, model: str, paid: list[Request], asked: int, prices: Prices
         input_upper=sum(request_bytes(request) + OVERHEAD for request in paid),
         output_expected=sum(map(expected_output, paid)),
         output_upper=sum(request.max_tokens for request in paid),
-        low=sum(prices.expected(request, prefix_cached=True) for request in paid),
-        expected=sum(prices.expected(request) for request in paid),
-        upper=sum(map(prices.bound, paid)),
+        low=sum(prices.expected(request, prefix_cached=True, batch=batch) for request in paid),
+        expected=sum(prices.expected(request, batch=batch) for request in paid),
+        upper=sum(prices.bound(request, batch=batch) for request in paid),
     )

@@ -72,17 +72,17 @@ class Provider(Protocol):
         ...
 
 
-def answer_key(provider: Provider, request: Request, *, fresh: bool = False) -> bytes:
+def answer_key(provider: Provider, request: Request, *, draw: int = 0) -> bytes:
     """SHA-256 of everything that can change the answer; stage, arm and caching marks are left out.
 
-    `fresh` names the second draw that an empty answer is given.
+    `draw` counts the further draws that a refused, cut-off or empty answer was given: every one of them stays stored.
     """
     parts = {
         "model": request.model,
         "address": provider.address,
         "body": provider.render(request),
         "replicate": request.replicate,
-        "fresh": fresh,
+        "draw": draw,
     }
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(b"v1\0" + text.encode()).digest()

@@ -48,7 +48,9 @@ def render(comparison: Comparison, output: Format, width: int = 120) -> str:
             assert_never(output)
 
 
-def render_estimate(rows: Sequence[CostEstimate], output: Format, width: int = 120) -> str:
+def render_estimate(
+    rows: Sequence[CostEstimate], output: Format, width: int = 120, *, minutes: float | None = None
+) -> str:
     """What a run will cost, by stage and model; money in dollars, as expected and at most (``csv``, ``json``: nano)."""
     match output:
         case "table" | "md":
@@ -56,7 +58,8 @@ def render_estimate(rows: Sequence[CostEstimate], output: Format, width: int = 1
             money = [sum(getattr(row, name) for row in rows) / _NANO for name in ("low", "expected", "upper")]
             total = f"Total ${money[1]:.2f} (${money[0]:.2f} with prompt caching, at most ${money[2]:.2f})."
             columns = ("stage", "model", "calls", "stored", "input tokens", "output tokens", "expected", "at most")
-            title = f"{total} Nothing was sent." if rows else "No language model is asked: no calls, $0."
+            time = "" if minutes is None else f" At least {minutes:,.1f} minutes at the given limits."
+            title = f"{total}{time} Nothing was sent." if rows else "No language model is asked: no calls, $0."
             grid = Grid(title, columns, tuple(cells))
             return as_table([grid], width).rstrip() if output == "table" else as_markdown(grid)
         case "json":

@@ -40,11 +40,25 @@ def say(text: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 
 
-def money(calls: Calls) -> str:
-    """What the calls of a run have cost and how they went, such as ``$1.11 of $5.00  fail:2``."""
+def calls(calls: Calls, projected: int) -> str:
+    """How the calls of a run go and what they cost; `projected` is what this session's will, in nano-dollars.
+
+    Such as ``$1.11 + $0.20 of $5.00  heading for $3.90  16/32 in flight  380 calls, 1.2M tokens a minute  12% stored
+    rate_limited:2  fail:1``: spent, reserved, limit; calls under way and how many may be; retries and failures by kind.
+    """
     limit = "" if calls.cap is None else f" of ${calls.cap / 1e9:.2f}"
+    tokens = calls.input_per_minute + calls.output_per_minute
+    stored = f"{calls.cached / calls.done:.0%} stored" if calls.cached else ""
     counts = [f"{kind}:{n}" for kind, n in {**calls.retries, "fail": sum(calls.failed.values())}.items() if n]
-    return "  ".join([f"${calls.spent / 1e9:.2f}{limit}", *counts])
+    parts = [
+        f"${calls.spent / 1e9:.2f} + ${calls.reserved / 1e9:.2f}{limit}",
+        f"heading for ${projected / 1e9:.2f}",
+        f"{calls.in_flight}/{calls.limit} in flight",
+        f"{calls.requests_per_minute} calls, {tokens / 1e6:.2g}M tokens a minute",
+        stored,
+        *counts,
+    ]
+    return "  ".join(part for part in parts if part)
 
 
 def foreseen(rows: Sequence[Estimate], *, limited: bool) -> str:

@@ -10,7 +10,7 @@ from typing import final
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from autointerp import notation
-from autointerp.prompts import ASKED_AGAIN, Prompt
+from autointerp.prompts import ASKED_AGAIN, DRAWS, Prompt
 from autointerp.records.call import Reply, Request
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.trial import Item, Prediction
@@ -35,6 +35,8 @@ class LlmSimulator:
     """``provider/model``."""
     prompt: Prompt
     """Version of the prompt ``simulate``."""
+    draws: int = DRAWS
+    """Most answers asked for where none can be read."""
     items_per_call: int = ITEMS_PER_CALL
     """Most items in one call."""
     arm: str = ""
@@ -43,7 +45,7 @@ class LlmSimulator:
     async def simulate(self, explanation: Explanation, items: Sequence[Item]) -> Sequence[Prediction | Failure]:
         """One result per item, in order, from concurrent calls.
 
-        Items whose answer cannot be read, or was cut off, are asked for once more, by themselves.
+        Items whose answer cannot be read, or was cut off, are asked for again, by themselves.
         """
         # Calls beside one that stops the run are paid for, so they are let through to the store of answers first.
         answers = await asyncio.gather(
@@ -58,13 +60,13 @@ class LlmSimulator:
 
     async def _call(self, explanation: Explanation, items: Sequence[Item]) -> list[Prediction | Failure]:
         results = await self._ask(explanation, items, replicate=0)
-        again = [
-            index for index, result in enumerate(results) if isinstance(result, Failure) and result.kind in ASKED_AGAIN
-        ]
-        if again:
-            second = await self._ask(explanation, [items[index] for index in again], replicate=1)
-            for index, result in zip(again, second, strict=True):
-                results[index] = result
+        for replicate in range(1, self.draws):
+            again = [i for i, each in enumerate(results) if isinstance(each, Failure) and each.kind in ASKED_AGAIN]
+            if not again:
+                break
+            answers = await self._ask(explanation, [items[i] for i in again], replicate)
+            for i, answer in zip(again, answers, strict=True):
+                results[i] = answer
         return results
 
     async def _ask(self, explanation: Explanation, items: Sequence[Item], replicate: int) -> list[Prediction | Failure]:

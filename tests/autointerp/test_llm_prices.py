@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autointerp.llm.catalog import PROVIDERS, make_providers
-from autointerp.llm.estimate import estimate
+from autointerp.llm.estimate import Estimate, estimate, minutes
 from autointerp.llm.prices import OVERHEAD, GivenPrice, Prices, parse_dollars, parse_price, request_bytes
 from autointerp.llm.rates import listed_price
 from autointerp.llm.scripted import ScriptedProvider
@@ -200,3 +200,22 @@ def test_no_price_of_ours_depends_on_the_hour() -> None:
         if provider.id in PROVIDERS:
             for model in provider.models:
                 assert "TimeOfDateConstraint" not in repr((model.prices, model.price_variants))
+
+
+def test_an_estimate_of_a_batch_is_half() -> None:
+    """At the price of the batch APIs, low, expected and at most."""
+    asked, providers = [request("score", model=LUNA)], make_providers([LUNA], offline=True)
+    [plain], [batch] = (estimate(asked, Prices(), providers, batch=each) for each in (False, True))
+    for half, whole in ((batch.low, plain.low), (batch.expected, plain.expected), (batch.upper, plain.upper)):
+        assert 2 * half == pytest.approx(whole, abs=2)
+
+
+def test_minutes_follow_the_tighter_limit_of_the_busiest_model() -> None:
+    """Models are called beside each other; without a limit nothing is said of time."""
+    rows = [
+        Estimate("explain", SONNET, 100, 0, 40_000, 0, 10_000, 0, 0, 0, 0),
+        Estimate("simulate", LUNA, 300, 0, 6_000, 0, 3_000, 0, 0, 0, 0),
+    ]
+    assert minutes(rows, None, None) is None
+    assert minutes(rows, 60, None) == pytest.approx(5)
+    assert minutes(rows, 60, 5_000) == pytest.approx(10)

@@ -155,12 +155,24 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "{" not in text
 
 
-def test_money_names_the_limit_and_what_went_wrong() -> None:
-    """Dollars spent, the limit where there is one, retries by kind and failures."""
-    calls = Calls(0, 10, 3, 1_110_000_000, 0, None, {}, {})
-    assert terminal.money(calls) == "$1.11"
-    worse = replace(calls, cap=5 * 10**9, retries={"429": 3}, failed={"refusal": 1, "truncated": 1})
-    assert terminal.money(worse) == "$1.11 of $5.00  429:3  fail:2"
+def test_calls_are_told_with_their_money_and_what_went_wrong() -> None:
+    """Spent, reserved and the limit where there is one; what is under way; retries by kind and failures."""
+    calls = Calls(0, 10, 0, 1_110_000_000, 0, None, {}, {}, limit=8)
+    quiet = "$1.11 + $0.00  heading for $2.00  0/8 in flight  0 calls, 0M tokens a minute"
+    assert terminal.calls(calls, 2 * 10**9) == quiet
+    worse = replace(
+        calls,
+        cap=5 * 10**9,
+        reserved=2 * 10**8,
+        cached=3,
+        requests_per_minute=380,
+        input_per_minute=1_200_000,
+        retries={"429": 3},
+        failed={"refusal": 1, "truncated": 1},
+    )
+    told = terminal.calls(worse, 2 * 10**9)
+    assert told.startswith("$1.11 + $0.20 of $5.00  heading for $2.00")
+    assert told.endswith("380 calls, 1.2M tokens a minute  30% stored  429:3  fail:2")
 
 
 def test_say_and_print_unit_use_their_own_streams(capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,10 +49,11 @@ class Client:
         providers: Mapping[str, Provider],
         prices: Prices,
         lanes: Mapping[str, Lane],
+        concurrency: int,
         sleep: Sleep,
     ) -> None:
         self._store, self._run, self._providers, self._prices, self._sleep = store, run, providers, prices, sleep
-        self._lanes = lanes
+        self._lanes, self._concurrency, self._room = lanes, concurrency, asyncio.Semaphore(concurrency)
         self._flights = Flights()
         self._prefixes = Prefixes()
         self._tally = Tally()
@@ -83,7 +84,7 @@ class Client:
         """A client for `run` on the store at `store_path`; `providers` by model, as `make_providers` gives them.
 
         `cap_nano` is the most that all sessions of the run may commit together, in nano-dollars. `concurrency` is the
-        most calls in flight per model; fewer where the provider has no room. The limits per minute are per model too,
+        most calls in flight; fewer where a provider has no room. The limits per minute are per model,
         `tokens_per_minute` for input and output together; a limit that is not given is learnt from the provider's
         headers. `batch_providers` send every request by the batch APIs instead. Raises `UserError` where a model has no
         price, where another run uses the store, or where batches of the run would be left behind.
@@ -98,6 +99,7 @@ class Client:
             providers=providers,
             prices=prices,
             lanes={model: Lane(concurrency, requests_per_minute, tokens_per_minute) for model in providers},
+            concurrency=concurrency,
             sleep=sleep,
         )
         try:
@@ -134,8 +136,8 @@ class Client:
         committed, reserved, cap = (budget.committed, budget.reserved, budget.cap) if budget else (0, 0, None)
         slots = [lane.slots for lane in self._lanes.values()]
         return self._tally.progress(
-            in_flight=sum(each.in_flight for each in slots),
-            limit=sum(each.pace.limit for each in slots),
+            in_flight=min(self._concurrency, sum(each.in_flight for each in slots)),
+            limit=min(self._concurrency, sum(each.pace.limit for each in slots)),
             spent=committed - reserved,
             reserved=reserved,
             cap=cap,
@@ -189,7 +191,7 @@ class Client:
         """Attempts at one request until one is answered; each goes through the limits and the budget again."""
         if self._batches is not None:
             return await self._batches.answer(call.request, call.key, call.item)
-        async with self._prefixes.turn(call.request), self._lanes[call.request.model].slots:
+        async with self._prefixes.turn(call.request), self._lanes[call.request.model].slots, self._room:
             try:
                 retry = retrying(lambda fault: self._tally.retries.update([fault.kind]), self._sleep)
                 return await retry(self._attempt, call)
@@ -229,8 +231,7 @@ class Client:
     async def _admit(self, call: _Call, bound: int) -> int:
         """Reserve `bound`. Where the cap is too near, wait in line for the money of calls under way.
 
-        Each stage of a model has a line of its own: a dear call must not stand in the way of a cheap one, and whenever
-        money comes back only the first of each line asks the store.
+        Each stage of a model has its own line, whose first asks the store: dear calls do not stand in cheap ones' way.
         """
         freed = self._freed
         attempt = await self._reserve(call, bound)

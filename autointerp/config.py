@@ -77,7 +77,7 @@ class Conduct(BaseModel):
     base_url: str | None = None
     """Any OpenAI-compatible server, for `openai/MODEL`."""
     concurrency: int = Field(default=32, gt=0)
-    """Calls in flight per model, at most; fewer while the provider has no room."""
+    """Calls in flight, at most; fewer while a provider has no room."""
     requests_per_minute: int | None = Field(default=None, gt=0)
     """Rate limit per model; default what the provider's headers say, if anything, and a margin."""
     tokens_per_minute: int | None = Field(default=None, gt=0)

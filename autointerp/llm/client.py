@@ -1,7 +1,7 @@
 """The path of a call: store, single flight, limits, reservation, provider, retries, settlement."""
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from autointerp.llm.prefixes import Prefixes
 from autointerp.llm.prices import NANO, Prices
 from autointerp.llm.progress import Progress, Tally
 from autointerp.llm.provider import Answer, Provider, Sent, answer_key
+from autointerp.llm.purse import Purse
 from autointerp.llm.store import Store
 from autointerp.llm.tables import Account, Budget
 from autointerp.records.call import Reply, Request, Usage
@@ -52,19 +53,19 @@ class Client:
         providers: Mapping[str, Provider],
         prices: Prices,
         lanes: Mapping[str, Lane],
+        concurrency: int,
         retry_failed: bool,
         sleep: Sleep,
     ) -> None:
         self._store, self._run, self._providers, self._prices, self._sleep = store, run, providers, prices, sleep
-        self._lanes, self._retry_failed = lanes, retry_failed
+        self._lanes, self._concurrency, self._room = lanes, concurrency, asyncio.Semaphore(concurrency)
+        self._retry_failed = retry_failed
         self._flights = Flights()
         self._prefixes = Prefixes()
         self._tally = Tally()
         self._stop: Stop | None = None
         self._closed_with: Budget | None = None
-        self._holding = 0
-        self._freed = asyncio.Event()
-        self._short_of_money: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._purse = Purse(store, self._check, self._exhausted)
         self._hits: Counter[Account] = Counter()
         self._batches: Batches | None = None
 
@@ -88,7 +89,7 @@ class Client:
         """A client for `run` on the store at `store_path`; `providers` by model, as `make_providers` gives them.
 
         `cap_nano` is the most that all sessions of the run may commit together, in nano-dollars. `concurrency` is the
-        most calls in flight per model; fewer where the provider has no room. The limits per minute are per model too,
+        most calls in flight; fewer where a provider has no room. The limits per minute are per model,
         `tokens_per_minute` for input and output together; a limit that is not given is learnt from the provider's
         headers. `batch_providers` send every request by the batch APIs instead. Raises `UserError` where a model has no
         price, where another run uses the store, or where batches of the run would be left behind.
@@ -103,6 +104,7 @@ class Client:
             providers=providers,
             prices=prices,
             lanes={model: Lane(concurrency, requests_per_minute, tokens_per_minute) for model in providers},
+            concurrency=concurrency,
             retry_failed=retry_failed,
             sleep=sleep,
         )
@@ -149,8 +151,8 @@ class Client:
         committed, reserved, cap = (budget.committed, budget.reserved, budget.cap) if budget else (0, 0, None)
         slots = [lane.slots for lane in self._lanes.values()]
         return self._tally.progress(
-            in_flight=sum(each.in_flight for each in slots),
-            limit=sum(each.pace.limit for each in slots),
+            in_flight=min(self._concurrency, sum(each.in_flight for each in slots)),
+            limit=min(self._concurrency, sum(each.pace.limit for each in slots)),
             spent=committed - reserved,
             reserved=reserved,
             cap=cap,
@@ -162,7 +164,7 @@ class Client:
         self._stop = self._stop or Interrupted("Interrupted.")
         if self._batches is not None:
             self._batches.stop(self._stop)
-        self._wake()
+        self._purse.wake()
 
     async def aclose(self) -> None:
         """Break off what is under way (it stays charged), write everything, close connections."""
@@ -204,7 +206,7 @@ class Client:
         """Attempts at one request until one is answered; each goes through the limits and the budget again."""
         if self._batches is not None:
             return await self._batches.answer(call.request, call.key, call.item)
-        async with self._prefixes.turn(call.request), self._lanes[call.request.model].slots:
+        async with self._prefixes.turn(call.request), self._lanes[call.request.model].slots, self._room:
             try:
                 retry = retrying(lambda fault: self._tally.retries.update([fault.kind]), self._sleep)
                 return await retry(self._attempt, call)
@@ -225,7 +227,7 @@ class Client:
         lane = self._lanes[call.request.model]
         ticket = await lane.limits.acquire(call.request)
         bound = self._prices.bound(call.request)
-        attempt = await self._admit(call, bound)
+        attempt = await self._purse.reserve(self._account(call.request), call.item, bound)
         try:
             self._tally.sent()
             sent = await call.provider.send(call.request)
@@ -241,39 +243,7 @@ class Client:
             self._store.mark_unknown(attempt, "interrupted")
             raise
         finally:
-            self._let_go()
-
-    async def _admit(self, call: _Call, bound: int) -> int:
-        """Reserve `bound`. Where the cap is too near, wait in line for the money of calls under way.
-
-        Each stage of a model has a line of its own: a dear call must not stand in the way of a cheap one, and whenever
-        money comes back only the first of each line asks the store.
-        """
-        freed = self._freed
-        attempt = await self._reserve(call, bound)
-        if attempt is None:
-            async with self._short_of_money[call.request.stage, call.request.model]:
-                while attempt is None:
-                    await freed.wait()
-                    freed = self._freed
-                    attempt = await self._reserve(call, bound)
-        return attempt
-
-    async def _reserve(self, call: _Call, bound: int) -> int | None:
-        """The attempt, durably reserved; None where the cap does not allow it as long as others hold money."""
-        self._check()
-        freed = self._freed
-        self._holding += 1
-        try:
-            attempt = await self._store.reserve(self._account(call.request), call.item, bound)
-        except BaseException:
-            self._let_go()
-            raise
-        if attempt is None:
-            self._holding -= 1
-            if not self._holding and not freed.is_set():
-                self._halt(BudgetReached(self._budget_message(bound)))
-        return attempt
+            self._purse.let_go()
 
     async def _settle(self, attempt: int, call: _Call, bound: int, sent: Sent, answer: Answer) -> Reply | Failure:
         """Store the answer and pay; a bill above its bound stops the run, since no budget can hold against it."""
@@ -291,15 +261,6 @@ class Client:
     def _account(self, request: Request) -> Account:
         return Account(self._run, request.stage, request.model, request.arm)
 
-    def _let_go(self) -> None:
-        """Money may be free again: wake those who wait for it."""
-        self._holding -= 1
-        self._wake()
-
-    def _wake(self) -> None:
-        self._freed.set()
-        self._freed = asyncio.Event()
-
     def _check(self) -> None:
         if self._stop is not None:
             raise self._stop
@@ -307,8 +268,11 @@ class Client:
     def _halt(self, stop: Stop) -> NoReturn:
         """From now on nothing is sent."""
         self._stop = self._stop or stop
-        self._wake()
+        self._purse.wake()
         raise self._stop
+
+    def _exhausted(self, bound: int) -> NoReturn:
+        self._halt(BudgetReached(self._budget_message(bound)))
 
     def _budget_message(self, bound: int) -> str:
         progress = self.progress()

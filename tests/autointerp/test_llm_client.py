@@ -92,6 +92,39 @@ def test_at_most_so_many_calls_are_in_flight(tmp_path: Path) -> None:
     assert most == 3
 
 
+def test_models_share_what_may_be_in_flight(tmp_path: Path) -> None:
+    """`concurrency` holds for all of them together; a rate limit slows down only the model that met it."""
+    other = "scripted/crow"
+    now = most = 0
+
+    async def main() -> None:
+        reached = asyncio.Event()
+        faults = [Fault("rate_limited", "slow down", again=True)]
+
+        async def reply(asked: Request) -> str:
+            nonlocal now, most
+            if faults and asked.model == other:
+                raise faults.pop()
+            now += 1
+            most = max(most, now)
+            if now == 3:
+                reached.set()
+            await reached.wait()
+            now -= 1
+            return asked.user
+
+        provider = ScriptedProvider(reply)
+        async with open_client(tmp_path, providers={MODEL: provider, other: provider}, concurrency=3) as client:
+            asked = [request(f"{i}", model=model) for i in range(6) for model in (MODEL, other)]
+            await asyncio.gather(*(client.answer(one) for one in asked))
+            assert client._lanes[MODEL].slots.pace.limit == 3
+            assert client._lanes[other].slots.pace.limit == 2
+            assert client.progress().limit == 3
+
+    run(main)
+    assert most == 3
+
+
 def test_transient_faults_are_retried_and_charged_by_their_kind(tmp_path: Path) -> None:
     """A rate limit costs nothing, a broken connection stays charged, the answer costs what it costs."""
     faults = [Fault("rate_limited", "slow down", again=True), Fault("timeout", "silence", again=True, billed=True)]

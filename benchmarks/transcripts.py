@@ -7,8 +7,8 @@
     python benchmarks/transcripts.py replay results/transcripts/MODEL
 
 Whoever answers sees one prompt file in a fresh conversation and nothing else. The units are the first of each arm in
-the admission order of a run with the default seed, so nothing is selected. Each of the first `SHUFFLED_UNITS` of an arm
-is also simulated from the explanations of `SHUFFLES` other units of its arm.
+the admission order of a run with the default seed, so nothing is selected. Each of the first `ROUND * ROUNDS` of
+an arm is also simulated from the explanations of `SHUFFLES` other units of its arm.
 """
 
 import argparse
@@ -37,8 +37,9 @@ from autointerp.simulate.llm import packs, read_predictions, render_simulate
 from autointerp.simulate.lookup import LookupSimulator
 
 SEED = 0
-UNITS, SHUFFLED_UNITS, SHUFFLES = 15, 5, 3
-"""Per arm: units explained and simulated; those simulated from others' explanations too; how many others."""
+UNITS, ROUND, ROUNDS, SHUFFLES = 15, 5, 2, 3
+"""Per arm: units explained and simulated; units of a round that are simulated from others' explanations too, and
+rounds of them (the prompts were answered round by round); how many others."""
 _ARRAYS = ("ids", "truth", "unigram", "weights", "clusters", "intervals")
 _EVIDENCE = TypeAdapter(Evidence)
 PROTOCOL = Monosemanticity2023(seed=SEED)
@@ -120,14 +121,16 @@ def questions(model: Path, stage: str) -> Iterator[Question]:
 
 def pairs(units: Sequence[Posed], explained: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Which unit is predicted from whose explanation: its own, then, for the first ones, those of others of its arm."""
-    rng = np.random.default_rng(SEED)
+    rounds = [np.random.default_rng(SEED + i) for i in range(ROUNDS)]
     for arm in sorted({unit.arm for unit in units}):
         members = [index for index in explained if units[index].arm == arm]
         for rank, index in enumerate(members):
             yield index, index
-            if rank < SHUFFLED_UNITS:
+            if rank < ROUND * ROUNDS:
                 others = [other for other in members if other != index]
-                yield from ((index, int(other)) for other in rng.choice(others, SHUFFLES, replace=False))
+                yield from (
+                    (index, int(other)) for other in rounds[rank // ROUND].choice(others, SHUFFLES, replace=False)
+                )
 
 
 def replay(model: Path) -> dict[str, Any]:

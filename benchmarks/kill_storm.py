@@ -1,4 +1,4 @@
-"""A run of 1,000 calls at concurrency 64, killed a hundred times by SIGKILL: what was injected, what was lost.
+"""A run of 3,000 calls at concurrency 64, killed a hundred times by SIGKILL: what was injected, what was lost.
 
     .venv/bin/python -m benchmarks.kill_storm
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.servers.storm import CONCURRENCY, Storm, Toll, endure
 
-KILLS, CALLS = 100, 1000
+KILLS, CALLS = 100, 3000
 OUT = Path(__file__).parents[1] / "results" / "benchmarks" / "kill_storm.md"
 ROWS = {
     "processes killed": "killed",

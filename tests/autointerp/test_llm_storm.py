@@ -32,4 +32,4 @@ def test_a_run_survives_being_killed(tmp_path: Path, tight: bool) -> None:
 @pytest.mark.parametrize("tight", [False, True], ids=["ample", "tight"])
 def test_a_run_survives_a_hundred_kills(tmp_path: Path, tight: bool) -> None:
     """The same, far longer."""
-    survives(Storm(calls=1000, kills=100, tight=tight), tmp_path)
+    survives(Storm(calls=3000, kills=100, tight=tight), tmp_path)

@@ -87,8 +87,10 @@ def endure(storm: Storm, folder: Path) -> Toll:
     with serve(bill=bill, log=log, shares=shares, seed=storm.seed, delay=storm.delay) as server:
         store = folder / "answers.sqlite"
         while toll.killed < storm.kills and toll.lives < 3 * storm.kills:
-            toll.lives += 1
             before, seen = _settled(store, server, storm.calls), len(server.requests())
+            if len(before) == storm.calls:
+                break
+            toll.lives += 1
             room = int(chance.integers(1, CONCURRENCY // 2))
             cap = _cap(store, room) if storm.tight else AMPLE
             latest = min(4 * room if storm.tight else 2 * CONCURRENCY, storm.calls - len(before))

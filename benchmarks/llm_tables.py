@@ -136,7 +136,9 @@ def throttle_table(row: Mapping[str, Any], per_minute: int) -> str:
     cells = [f"{per_minute:,}/min", f"{row['share']:.1%}", f"{row['whole']:.1%}", row["calls"], row["limited"]]
     steady = f"used, seconds {row['start']:.0f} to {row['seconds']:.0f}"
     head = f"| limit | {steady} | used, from the first second | requests received | answered with 429 |"
-    return "\n".join([head, "|---:|---:|---:|---:|---:|", f"| {' | '.join(map(str, cells))} |"])
+    return "\n".join(
+        [head, "|---:|---:|---:|---:|---:|", f"| {' | '.join(map(str, cells))} |", "| aim | >= 95% | | | 0 |"]
+    )
 
 
 def _best(settings: Mapping[int, Mapping[str, Spread]]) -> Mapping[str, Spread]:

@@ -67,7 +67,7 @@ def _record(index: int, words: Sequence[str], rng: np.random.Generator) -> UnitR
     sizes: dict[Split, GroupSizes] = {"explain": PROTOCOL.evidence_sizes, "score": PROTOCOL.trial_sizes}
     counts = (_FIRED_PER_INTERVAL,) * N_INTERVALS
     fired = sum(counts)
-    effects = [words[i] for i in rng.choice(len(words), 2 * _EFFECTS, replace=False).tolist()]
+    effects = [words[int(i)] for i in rng.choice(len(words), 2 * _EFFECTS, replace=False)]
     return UnitRecord(
         unit=Unit("features", index, str(index)),
         threshold=0.0,
@@ -100,7 +100,7 @@ def _excerpts(
                 start=0,
                 cluster=int(rng.integers(2**31)),
                 ids=tuple(ids.tolist()),
-                tokens=tuple(words[i] for i in ids.tolist()),
+                tokens=tuple(words[int(i)] for i in ids),
                 activations=tuple(activations),
                 anchor=anchor,
                 group=group,

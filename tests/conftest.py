@@ -1,6 +1,11 @@
 """Shared by all tests: determinism, and no way out of this machine."""
 
+import json
 import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -14,3 +19,38 @@ settings.register_profile(
     "fast", max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("fast")
+
+from autointerp.report import plots  # noqa: E402
+from sae.corpus.generated import generated_documents  # noqa: E402
+from tests.runs import SITE, command, lead_to  # noqa: E402
+from tests.sae.tiny import gpt2_folder  # noqa: E402
+from tests.servers.loopback import Server, serve  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus, a GPT-2 with ReLU neurons and an autoencoder that `train` made of it."""
+    place = tmp_path_factory.mktemp("end-to-end")
+    texts = [document.text for document in generated_documents(60, seed=3, characters=1200)]
+    (place / "corpus.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts), encoding="utf-8")
+    gpt2_folder(place / "subject", layers=1, context=32)
+    trained = command(
+        "train", "--subject", place / "subject", "--site", SITE, "--out", place / "sae", "--d-sae", "48",
+        "--tokens", "20k", "--context", "32", "--corpus", place / "corpus.jsonl",
+    )  # fmt: skip
+    assert trained == 0
+    return place
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """Both providers on loopback, with a bill."""
+    with serve(bill=tmp_path / "bill.jsonl") as running:
+        lead_to(running.url, monkeypatch)
+        yield running
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than the runs of these tests, and is tested elsewhere."""
+    monkeypatch.setattr(plots, "write_plots", lambda *_: None)

@@ -12,10 +12,8 @@ from pathlib import Path
 import pytest
 
 from autointerp.llm import batches, courier
+from tests.runs import MODELS, addresses, arguments, command, values
 from tests.servers.loopback import Server, serve
-from tests.test_end_to_end import MODELS, addresses, arguments, command, place, values
-
-__all__ = ["place"]
 
 
 @pytest.fixture

@@ -19,12 +19,10 @@ from autointerp.records.trial import Score
 from autointerp.report import plots
 from autointerp.report.tables import read_outcomes
 from tests.autointerp.llm_parts import no_sleep
+from tests.runs import MODELS, SITE, arguments, command, values
 from tests.sae import tiny
 from tests.servers.faults import BAD_ANSWERS, BROKEN, REFUSALS, even
 from tests.servers.loopback import Server, default_answer, serve
-from tests.test_end_to_end import MODELS, SITE, arguments, command, place, values
-
-__all__ = ["place"]  # a fixture
 
 SHARE = 0.3
 SECRET = "unmistakable-secret-0123456789"

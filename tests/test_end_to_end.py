@@ -4,60 +4,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
-from autointerp.cli import main
 from autointerp.report.tables import read_outcomes
-from sae.corpus.generated import generated_documents
-from tests.sae.tiny import gpt2_folder, llama_folder
-from tests.servers.loopback import Server, serve
-
-SITE = "blocks.0.mlp.hook_post"
-MODELS = ("--explainer", "anthropic/claude-sonnet-5-5", "--simulator", "openai/gpt-6-luna")
+from tests.runs import MODELS, SITE, arguments, bill, command, values
+from tests.sae.tiny import llama_folder
 
 
-def command(*words: str | Path) -> int:
-    """Exit code of a command run in this process."""
-    with pytest.raises(SystemExit) as ended:
-        main([str(word) for word in words])
-    return int(ended.value.code or 0)
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A corpus, a GPT-2 with ReLU neurons and an autoencoder that `train` made of it."""
-    place = tmp_path_factory.mktemp("end-to-end")
-    texts = [document.text for document in generated_documents(60, seed=3, characters=1200)]
-    (place / "corpus.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts), encoding="utf-8")
-    gpt2_folder(place / "subject", layers=1, context=32)
-    trained = command(
-        "train", "--subject", place / "subject", "--site", SITE, "--out", place / "sae", "--d-sae", "48",
-        "--tokens", "20k", "--context", "32", "--corpus", place / "corpus.jsonl",
-    )  # fmt: skip
-    assert trained == 0
-    return place
-
-
-def arguments(place: Path, out: Path, *more: str | Path) -> list[str | Path]:
-    """Flags of a run over the tiny subject; what is in `more` is not given twice."""
-    own: dict[str, str | Path] = {
-        "--subject": place / "subject",
-        "--sae": place / "sae",
-        "--site": SITE,
-        "--context": "32",
-        "--corpus": place / "corpus.jsonl",
-        "--tokens": "40k",
-    }
-    return [word for flag, value in own.items() if flag not in more for word in (flag, value)] + ["--out", out, *more]
-
-
-def values(directory: Path) -> list[dict[str, object]]:
-    """The rows of a run's scores."""
-    return pq.read_table(directory / "scores.parquet").to_pylist()
-
-
-def test_a_trained_autoencoder_is_explained_and_compared(
+def test_a_trained_autoencoder_is_explained_and_compared_with_figures(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`run` explains every feature and neuron, writes all results and prints the comparison."""
@@ -75,6 +29,7 @@ def test_a_trained_autoencoder_is_explained_and_compared(
     assert len(read_outcomes(run).outcomes) == manifest["units"]["ended"] == manifest["units"]["asked"]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_every_stage_is_its_own_command_and_gives_the_same_numbers(place: Path, tmp_path: Path) -> None:
     """harvest, explain, score, compare, report and show over one directory equal `run`."""
     flags = ("--features", "random:12", "--baseline", "neurons", "--baseline", "random")
@@ -87,6 +42,7 @@ def test_every_stage_is_its_own_command_and_gives_the_same_numbers(place: Path, 
     assert command("show", staged, read_outcomes(staged).outcomes[0].unit.arm + ":1") in (0, 1)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_matched_neurons_and_another_autoencoder_are_baselines(place: Path, tmp_path: Path) -> None:
     """`neurons-matched` and `sae:PATH` are arms like any other."""
     flags = ("--features", "alive", "--baseline", "neurons-matched", "--baseline", f"sae:{place / 'sae'}")
@@ -95,6 +51,7 @@ def test_matched_neurons_and_another_autoencoder_are_baselines(place: Path, tmp_
     assert arms == {"features", "neurons-matched", f"sae:{place / 'sae'}"}
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_both_tails_of_gated_neurons_are_units(place: Path, tmp_path: Path) -> None:
     """A Llama-family subject with SiLU neurons: an autoencoder is trained and run, each neuron has two tails."""
     subject = llama_folder(tmp_path / "llama", context=32)
@@ -105,32 +62,7 @@ def test_both_tails_of_gated_neurons_are_units(place: Path, tmp_path: Path) -> N
     assert {name[-1] for name in names} == {"+", "-"}
 
 
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
-    """Both providers on loopback, with a bill."""
-    with serve(bill=tmp_path / "bill.jsonl") as running:
-        lead_to(running.url, monkeypatch)
-        yield running
-
-
-def lead_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make both SDKs call `url`, in this process and in those that it starts."""
-    for name, value in addresses(url).items():
-        monkeypatch.setenv(name, value)
-
-
-def addresses(url: str) -> dict[str, str]:
-    """The environment that leads both SDKs to `url`."""
-    keys = {"ANTHROPIC_API_KEY": "sk-ant-secret-1", "OPENAI_API_KEY": "sk-secret-2"}
-    return {"ANTHROPIC_BASE_URL": url, "OPENAI_BASE_URL": f"{url}/v1", **keys}
-
-
-def bill(path: Path) -> int:
-    """Calls that the server billed."""
-    return len(path.read_text().splitlines()) if path.exists() else 0
-
-
-@pytest.mark.usefixtures("server")
+@pytest.mark.usefixtures("server", "no_figures")
 def test_a_second_run_calls_nobody_and_gives_the_same_scores(place: Path, tmp_path: Path) -> None:
     """Answers are paid for once; no key reaches any file."""
     flags = arguments(place, tmp_path / "run", "--features", "0:6", "--baseline", "neurons", *MODELS)
@@ -144,7 +76,7 @@ def test_a_second_run_calls_nobody_and_gives_the_same_scores(place: Path, tmp_pa
         assert not path.is_file() or b"secret-" not in path.read_bytes()
 
 
-@pytest.mark.usefixtures("server")
+@pytest.mark.usefixtures("server", "no_figures")
 def test_a_dry_run_counts_and_sends_nothing(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`--dry-run` prints calls, tokens and money of the rendered prompts."""
     assert command("run", *arguments(place, tmp_path / "run", "--features", "0:6", *MODELS, "--dry-run")) == 0
@@ -154,7 +86,7 @@ def test_a_dry_run_counts_and_sends_nothing(place: Path, tmp_path: Path, capsys:
     assert bill(tmp_path / "bill.jsonl") == 0
 
 
-@pytest.mark.usefixtures("server")
+@pytest.mark.usefixtures("server", "no_figures")
 def test_the_budget_holds_and_more_money_goes_on(place: Path, tmp_path: Path) -> None:
     """A run that reaches its budget exits 4 with what it has; `resume --max-cost` finishes it."""
     flags = arguments(place, tmp_path / "run", "--features", "0:6", *MODELS)

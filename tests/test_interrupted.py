@@ -15,10 +15,8 @@ import pytest
 from autointerp.cli import main
 from autointerp.report import plots
 from autointerp.report.tables import read_outcomes
+from tests.runs import MODELS, arguments, bill, command, lead_to, values
 from tests.servers.loopback import serve
-from tests.test_end_to_end import MODELS, arguments, bill, command, lead_to, place, values
-
-__all__ = ["place"]  # a fixture
 
 # multiprocessing starts processes over a Unix socket; everything else stays on 127.0.0.1
 pytestmark = pytest.mark.enable_socket

@@ -6,19 +6,11 @@ from pathlib import Path
 import pytest
 
 from autointerp.config import load_run
-from autointerp.report import plots
 from autointerp.report.tables import read_outcomes
-from tests.test_end_to_end import MODELS, arguments, bill, command, place, server, values
+from tests.runs import MODELS, arguments, bill, command, values
 
-__all__ = ["place", "server"]  # fixtures
-
+pytestmark = pytest.mark.usefixtures("no_figures")
 FEW = ("--features", "0:4")
-
-
-@pytest.fixture(autouse=True)
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than these runs, and is tested elsewhere."""
-    monkeypatch.setattr(plots, "write_plots", lambda *_: None)
 
 
 @pytest.mark.usefixtures("server")

@@ -10,12 +10,9 @@ from hypothesis import strategies as st
 from autointerp import stages
 from autointerp.llm.estimate import Estimate
 from autointerp.llm.ledger import LedgerRow
-from autointerp.report import plots
 from autointerp.seams import Overrun
 from autointerp.spending import Forecast
-from tests.test_end_to_end import MODELS, arguments, command, place, server
-
-__all__ = ["place", "server"]  # fixtures
+from tests.runs import MODELS, arguments, command
 
 
 def row(stage: str, calls: int, expected: int) -> Estimate:
@@ -52,12 +49,11 @@ def test_a_run_heading_for_much_more_stops_unless_it_may_go_on() -> None:
         forecast.check(ledger, may_go_on=False)
 
 
-@pytest.mark.usefixtures("server")
+@pytest.mark.usefixtures("server", "no_figures")
 def test_a_run_above_its_estimate_stops_after_the_first_units_and_can_go_on(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit 4 with the results so far; a limit lets it finish; `cost` tells what was paid."""
-    monkeypatch.setattr(plots, "write_plots", lambda *_: None)
     monkeypatch.setattr(stages, "PILOT", 3)
     monkeypatch.setattr("autointerp.llm.prices.WRITTEN_SHARE", 0.0)
     monkeypatch.setattr("autointerp.llm.prices.BYTES_PER_TOKEN", 40)

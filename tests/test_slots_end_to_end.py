@@ -41,7 +41,7 @@ def test_a_server_simulates_at_the_price_that_is_given(
     """`--simulator slots/MODEL --base-url URL` asks as often as its dry run says, and needs a price."""
     with serve(bill=tmp_path / "bill") as server:
         own = ("--simulator", "slots/m", "--base-url", f"{server.url}/v1")
-        flags = arguments(place, tmp_path / "run", *FEW, *own)
+        flags = arguments(place, tmp_path / "run", "--features", "0:1", "--baseline", "none", *own)
         assert command("run", *flags) == 1
         assert "--price" in capsys.readouterr().err
         assert command("run", *flags, "--price", "0.1,0", "--dry-run", "--format", "json") == 0

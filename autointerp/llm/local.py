@@ -92,9 +92,9 @@ class Reader:
         ids, spans = encoded["input_ids"], encoded["offset_mapping"]
         self._check(len(ids))
         slots = slot_tokens(text, prefix, [text[start:end] for start, end in spans])
-        shared = sum(end <= prefix for _, end in spans)
+        shared = next((index for index, (_, end) in enumerate(spans) if end > prefix), len(ids))
         at = [index - 1 - shared for index in slots if index is not None]
-        if not at or not self._digits or min(at) < 0:
+        if not at or not self._digits:
             return [None] * len(slots), {"read": len(ids), "cached": 0}
         reused = self._warm(ids[:shared])
         rows = iter(self._log_probabilities(ids[shared:], at))

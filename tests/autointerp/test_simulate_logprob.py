@@ -3,15 +3,18 @@
 import asyncio
 import json
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Regex
+from tokenizers.pre_tokenizers import Split
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from autointerp import notation
 from autointerp.llm.catalog import make_batch_providers, make_providers
 from autointerp.llm.client import Client
 from autointerp.llm.completions import CompletionsProvider
@@ -26,7 +29,7 @@ from autointerp.records.trial import Item, Prediction
 from autointerp.simulate.logprob import SlotSimulator, read_slots, render_slots
 from sae.errors import UserError
 from tests.autointerp.llm_parts import CHEAP, no_sleep
-from tests.sae.tiny import gpt2_folder
+from tests.sae.tiny import gpt2_folder, llama_folder
 from tests.servers.completions import contexts, distribution, tokenize
 from tests.servers.loopback import serve
 
@@ -170,30 +173,30 @@ def test_a_server_in_trouble_is_asked_again(fault: str, tmp_path: Path) -> None:
 
 
 def plain(folder: Path, item: Item) -> list[float]:
-    """Expected levels by one plain pass of transformers over the whole text, byte for byte."""
+    """Expected levels by one plain pass of transformers over the whole text, nothing reused."""
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     text = slot_text(render_slots(EXPLANATION, item, "local/x", PROMPT))
     ids = tokenizer(text)["input_ids"]
     with torch.no_grad():
         logits = model(torch.tensor([ids])).logits[0].double()
-    digits = torch.tensor([tokenizer.convert_tokens_to_ids(digit) for digit in "0123456789"])
-    tab, mark = tokenizer("\t")["input_ids"][0], tokenizer.convert_tokens_to_ids("?")
+    tab, mark, *digits = (tokenizer(each, add_special_tokens=False)["input_ids"][0] for each in "\t?0123456789")
     at = [i for i in range(len(ids) - 1) if (ids[i], ids[i + 1]) == (tab, mark)][-len(item.tokens) :]
     chances = torch.softmax(logits[at], dim=-1)[:, digits]
     return ((chances @ torch.arange(10.0).double()) / chances.sum(-1)).tolist()
 
 
-def unthreatened(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
     """A random model expects digits too little for the shipped threshold."""
     monkeypatch.setattr("autointerp.simulate.logprob.LEAST_MASS", 0.0)
 
 
+@pytest.mark.parametrize("make", [gpt2_folder, llama_folder])
 def test_a_model_in_this_process_equals_a_plain_pass(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To 1e-5, the first text as well as those that reuse its prefix; free, so within a budget of nothing."""
-    unthreatened(monkeypatch)
-    name = f"local/{folder}"
+    without_threshold(monkeypatch)
+    name = f"local/{(folder := make(tmp_path / 'model', context=8192))}"
     said = ask(make_providers([name], device="cpu")[name], name, tmp_path, cap=0)
     for item, prediction in zip(ITEMS, said, strict=True):
         assert isinstance(prediction, Prediction)
@@ -231,10 +234,36 @@ def test_other_weights_at_the_same_place_have_other_answers(folder: Path, tmp_pa
         (lambda: make_batch_providers(["slots/m"]), "--batch"),
     ],
 )
-def test_what_cannot_be_opened_is_said(
-    make: Callable[[], Awaitable[None]], said: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_opened_is_said(make: Callable[[], object], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No server, no such model, no batch API: one message that names what is missing."""
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with pytest.raises(UserError, match=said):
         make()
+
+
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+QWEN = LLAMA3.replace("{1,3}", "")
+
+
+@pytest.mark.parametrize("pattern", [GPT2, LLAMA3, QWEN], ids=["gpt2", "llama3", "qwen"])
+@given(
+    st.lists(
+        st.binary(min_size=1, max_size=4)
+        | st.sampled_from([b" ", b"   ", b"5", b" 12", b"?", b"\t", b"\n\n", b"' s", "é".encode()]),
+        min_size=1,
+        max_size=9,
+    )
+)
+def test_usual_tokenizers_keep_levels_apart(pattern: str, tokens: list[bytes]) -> None:
+    """Whatever the item's tokens, the text is cut around tabs and levels before pieces are merged within a cut."""
+    item = Item(tuple(map(notation.display, tokens)))
+    text = slot_text(request := render_slots(EXPLANATION, item, "slots/m", PROMPT))
+    cuts = [piece for piece, _ in Split(Regex(pattern), "isolated").pre_tokenize_str(text)]
+    assert "".join(cuts) == text
+    found = slot_tokens(text, len(request.system), cuts)
+    assert len(found) == len(tokens)
+    assert None not in found

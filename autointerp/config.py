@@ -52,7 +52,7 @@ class Identity(BaseModel):
     explainer: str = "lookup"
     """`lookup` (no language model) or `anthropic/MODEL`, `openai/MODEL`."""
     simulator: str = "lookup"
-    """`lookup` (no language model) or `anthropic/MODEL`, `openai/MODEL`."""
+    """`lookup` (no language model), `anthropic/MODEL`, `openai/MODEL`, or by log-probabilities `slots/`, `local/`."""
     dtype: Dtype = "float32"
     """Precision of the subject."""
     seed: int = Field(default=0, ge=0)
@@ -75,7 +75,7 @@ class Conduct(BaseModel):
     price: str | None = None
     """`IN,OUT` dollars per million tokens, for models that the price table lacks."""
     base_url: str | None = None
-    """Any OpenAI-compatible server, for `openai/MODEL`."""
+    """Any OpenAI-compatible server, for `openai/MODEL` and `slots/MODEL`."""
     concurrency: int = Field(default=32, gt=0)
     """Calls in flight, at most; fewer while a provider has no room."""
     requests_per_minute: int | None = Field(default=None, gt=0)

@@ -14,6 +14,10 @@ STEPS = 10
 """Equal steps into which levels cut the range from 0 to the maximum."""
 SEPARATOR = "│"
 """Between the tokens of a line; a token that contains it is displayed with its bytes escaped."""
+TAB = "\t"
+"""Between a token and its level where each token has a line; no displayed token contains it."""
+HIDDEN = "?"
+"""Stands on such a line for a level that is not shown."""
 _DIGITS = "0123456789A"
 """One character per level; ``A`` is level 10."""
 _NAMED = {0x5C: "\\\\", 0x0A: "\\n", 0x09: "\\t", 0x0D: "\\r"}

@@ -20,6 +20,7 @@ ASKED_AGAIN = ("invalid", "truncated")
 DRAWS = 2
 """Answers asked for, at most, where none can be read."""
 _FILES = ("demonstrations.json", "schema.json", "system.txt", "user.txt")
+"""A prompt whose answer is no text has no ``schema.json``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Prompt:
     """One version of one prompt."""
 
     name: str
-    """What it asks for: ``explain`` or ``simulate``."""
+    """What it asks for: ``explain``, ``simulate`` or ``slots``."""
     version: str
     """Such as ``v1``."""
     system: Template
@@ -36,8 +37,8 @@ class Prompt:
     """What one call adds."""
     demonstrations: str
     """JSON text, in the form that the prompt's room reads."""
-    schema: str
-    """JSON schema of the answer as canonical JSON text: keys sorted, no spaces."""
+    schema: str | None
+    """JSON schema of the answer as canonical JSON text: keys sorted, no spaces; None where the answer is no text."""
     digest: str
     """SHA-256 over the names and bytes of its files, hexadecimal."""
 
@@ -48,14 +49,15 @@ def load_prompt(name: str, version: str) -> Prompt:
     folder = ROOT / name / version
     if f"{name}/{version}" not in _shipped():
         raise UserError(f"There is no prompt {name}/{version}.", do=nearest(f"{name}/{version}", _shipped()))
-    texts = {file: (folder / file).read_text(encoding="utf-8") for file in _FILES}
+    texts = {file: (folder / file).read_text(encoding="utf-8") for file in _files(folder)}
+    schema = texts.get("schema.json")
     return Prompt(
         name=name,
         version=version,
         system=Template(texts["system.txt"].strip()),
         user=Template(texts["user.txt"].strip()),
         demonstrations=texts["demonstrations.json"],
-        schema=json.dumps(json.loads(texts["schema.json"]), sort_keys=True, separators=(",", ":")),
+        schema=schema and json.dumps(json.loads(schema), sort_keys=True, separators=(",", ":")),
         digest=_digest(folder),
     )
 
@@ -69,9 +71,13 @@ def _shipped() -> list[str]:
     return sorted(file.parent.relative_to(ROOT).as_posix() for file in ROOT.glob("*/*/system.txt"))
 
 
+def _files(folder: Path) -> list[str]:
+    return [file for file in _FILES if file != "schema.json" or (folder / file).exists()]
+
+
 def _digest(folder: Path) -> str:
     digest = hashlib.sha256()
-    for file in _FILES:
+    for file in _files(folder):
         content = (folder / file).read_bytes()
         # The length keeps a byte from moving between files unnoticed.
         digest.update(f"{file} {len(content)}\n".encode() + content)

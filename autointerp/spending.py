@@ -1,6 +1,6 @@
 """Language models for a run: opened within its budget, or only counted."""
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from autointerp.llm.client import Client
 from autointerp.llm.estimate import Estimate, estimate
 from autointerp.llm.ledger import LedgerRow
 from autointerp.llm.prices import NANO, Prices, parse_dollars, parse_price
+from autointerp.llm.provider import Provider
 from autointerp.llm.store import StoreReader
 from autointerp.llm.tables import Budget
 from autointerp.pipeline import Method
@@ -21,7 +22,8 @@ from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.unit import Unit
 from autointerp.seams import Overrun, Source
 from autointerp.simulate.llm import ITEMS_PER_CALL, packs, render_simulate
-from autointerp.wiring import LOOKUP, language_models
+from autointerp.simulate.logprob import render_slots
+from autointerp.wiring import LOOKUP, choose_device, language_models, reads_slots
 
 PILOT = 20
 """Explained units after which the estimate is held against what was paid."""
@@ -37,7 +39,7 @@ def answers_path(config: RunConfig, directory: Path) -> Path:
 def check_models(config: RunConfig) -> None:
     """Raise `UserError` for a model that could not be called, before anything is computed: name, key, price, budget."""
     models = language_models(config)
-    make_providers(models, config.base_url, offline=config.dry_run)
+    _providers(config, offline=config.dry_run)
     for model in models:
         _prices(config).require(model)
     if config.max_cost is not None:
@@ -94,7 +96,7 @@ async def open_client(config: RunConfig, directory: Path, run: str) -> AsyncGene
         answers_path(config, directory),
         run=run,
         cap_nano=_cap(config, directory, run),
-        providers=make_providers(models, config.base_url),
+        providers=_providers(config),
         concurrency=config.concurrency,
         requests_per_minute=config.requests_per_minute,
         tokens_per_minute=config.tokens_per_minute,
@@ -137,19 +139,17 @@ def count_calls(
 ) -> list[Estimate]:
     """Calls, tokens and money of a run, from the requests that it would really render; nothing is sent.
 
-    An explanation that does not exist yet stands in the simulator's request at its longest, as spaces.
+    An explanation that does not exist yet stands in the simulator's request at its longest, in spaces.
     """
-    models = language_models(config)
-    if not models:
+    if not language_models(config):
         return []
-    providers = make_providers(models, config.base_url, offline=True)
+    providers = _providers(config, offline=True)
     requests = _requests(config, order, source, method)
     return estimate(requests, _prices(config), providers, answers_path(config, directory), batch=config.batch)
 
 
 def _requests(config: RunConfig, order: Sequence[Unit], source: Source, method: Method) -> Iterator[Request]:
-    explain, simulate = load_prompt("explain", "v1"), load_prompt("simulate", "v1")
-    stand_in = Explanation(" " * LONGEST, config.explainer)
+    explain, simulate, slots = (load_prompt(name, "v1") for name in ("explain", "simulate", "slots"))
     for unit in order:
         record = source.record(unit)
         evidence = method.evidence(record)
@@ -157,8 +157,14 @@ def _requests(config: RunConfig, order: Sequence[Unit], source: Source, method: 
             continue
         if config.explainer != LOOKUP:
             yield render_explain(evidence, config.explainer, explain, arm=unit.arm)
+        # Named, since units whose explanations differ share items, and identical requests would count once.
+        stand_in = Explanation(f"{unit.arm} {unit.name}".ljust(LONGEST), config.explainer)
         trial = method.scorer.pose(record, stand_in, source)
         if isinstance(trial, Failure) or config.simulator == LOOKUP:
+            continue
+        if reads_slots(config.simulator):
+            for item in trial.items:
+                yield render_slots(stand_in, item, config.simulator, slots, arm=unit.arm)
             continue
         for items in packs(trial.items, ITEMS_PER_CALL):
             yield render_simulate(stand_in, items, config.simulator, simulate, arm=unit.arm)
@@ -173,6 +179,11 @@ def fixed(config: RunConfig, directory: Path, run: str) -> RunConfig:
     if config.answers is not None:
         changes["answers"] = config.answers.resolve()
     return config.model_copy(update=changes)
+
+
+def _providers(config: RunConfig, *, offline: bool = False) -> Mapping[str, Provider]:
+    device = choose_device(config.device)
+    return make_providers(language_models(config), config.base_url, offline=offline, device=device)
 
 
 def _prices(config: RunConfig) -> Prices:

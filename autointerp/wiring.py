@@ -11,6 +11,7 @@ from autointerp.activations.plan import HarvestSizes, SplitSizes
 from autointerp.config import EMBEDDED, RunConfig, parse_count
 from autointerp.explain.llm import LlmExplainer
 from autointerp.explain.lookup import LookupExplainer
+from autointerp.llm.catalog import SLOT_PROVIDERS
 from autointerp.manifest import content_key
 from autointerp.pipeline import Judges, Method
 from autointerp.prompts import load_prompt
@@ -20,6 +21,7 @@ from autointerp.records.unit import Unit
 from autointerp.seams import Explainer, Model, Simulator
 from autointerp.selection import resolve_features
 from autointerp.simulate.llm import LlmSimulator
+from autointerp.simulate.logprob import SlotSimulator
 from autointerp.simulate.lookup import LookupSimulator
 from sae import PRETRAINED
 from sae.baselines import Neurons, RandomDirections, Thresholded, fire_thresholds, matched_thresholds
@@ -185,6 +187,15 @@ def harvest_sizes(config: RunConfig) -> HarvestSizes:
 
 def language_models(config: RunConfig) -> list[str]:
     """The `provider/model` names that a run calls; empty where `lookup` does everything."""
+    if reads_slots(config.explainer):
+        raise UserError(
+            f"{config.explainer} cannot explain.",
+            "Models of slots/ and local/ write nothing: they only simulate.",
+            "Give --explainer lookup or provider/model.",
+            usage=True,
+        )
+    if config.batch and reads_slots(config.simulator):
+        raise UserError(f"{config.simulator} has no batch API.", do="Leave --batch out.", usage=True)
     if config.explainer != LOOKUP and config.simulator == LOOKUP:
         raise UserError(
             f"The simulator {LOOKUP} reads token tables, which {config.explainer} does not write.",
@@ -192,6 +203,11 @@ def language_models(config: RunConfig) -> list[str]:
             usage=True,
         )
     return sorted({name for name in (config.explainer, config.simulator) if name != LOOKUP})
+
+
+def reads_slots(name: str) -> bool:
+    """Whether `name` is a simulator's model that gives its distribution at every level of an item at once."""
+    return name.partition("/")[0] in SLOT_PROVIDERS
 
 
 def judges(config: RunConfig, arms: Sequence[str], model: Model | None) -> dict[str, Judges]:
@@ -208,6 +224,8 @@ def _explainer(config: RunConfig, arm: str, model: Model | None) -> Explainer:
 def _simulator(config: RunConfig, arm: str, model: Model | None) -> Simulator:
     if config.simulator == LOOKUP or model is None:
         return LookupSimulator()
+    if reads_slots(config.simulator):
+        return SlotSimulator(model, config.simulator, load_prompt("slots", "v1"), arm=arm)
     return LlmSimulator(model, config.simulator, load_prompt("simulate", "v1"), config.draws, arm=arm)
 
 

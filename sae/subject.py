@@ -177,16 +177,27 @@ def load_subject(name: str, *, device: str = "cpu", dtype: str = "float32", revi
     Weights are read from safetensors only and converted to `dtype`. Raises `UserError` where files are missing or
     malformed, where the hub cannot be reached, and for other families.
     """
-    folder = _folder(name, revision)
-    torch_dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}.get(dtype)
-    if torch_dtype is None:
-        raise UserError(f"Unknown dtype {dtype}.", do=nearest(dtype, ("float32", "bfloat16", "float16")))
+    folder = find_folder(name, revision)
     try:
         model_type = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder / 'config.json'} is no model configuration.", str(error)) from error
     if model_type not in FAMILIES:
         raise UserError(f"{name} is a {model_type} model.", do=f"Supported: {', '.join(sorted(FAMILIES))}.")
+    model, tokenizer = load_model(folder, device=device, dtype=dtype)
+    return Subject(model, tokenizer, name, weights_digest(folder), torch.device(device))
+
+
+def load_model(
+    folder: Path, *, device: str = "cpu", dtype: str = "float32"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The causal language model in `folder`, of any family, in evaluation mode, and its tokenizer.
+
+    Weights are read from safetensors only and converted to `dtype`. Raises `UserError` where files are malformed.
+    """
+    torch_dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}.get(dtype)
+    if torch_dtype is None:
+        raise UserError(f"Unknown dtype {dtype}.", do=nearest(dtype, ("float32", "bfloat16", "float16")))
     try:
         with no_progress_bar():
             loaded = AutoModelForCausalLM.from_pretrained(
@@ -202,10 +213,14 @@ def load_subject(name: str, *, device: str = "cpu", dtype: str = "float32", revi
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder} holds no tokenizer that can be read.", str(error)) from error
     cast(torch.nn.Module, model).eval().requires_grad_(requires_grad=False).to(device)
-    return Subject(model, tokenizer, name, _digest(folder), torch.device(device))
+    return model, tokenizer
 
 
-def _folder(name: str, revision: str | None) -> Path:
+def find_folder(name: str, revision: str | None = None) -> Path:
+    """The directory `name`, or the hub's model of that id, fetched where it is not here yet.
+
+    Raises `UserError` where there is neither, or where configuration or safetensors weights are missing.
+    """
     path = Path(name).expanduser()
     if not path.is_dir():
         if path.is_file():
@@ -231,7 +246,8 @@ def _folder(name: str, revision: str | None) -> Path:
     return path
 
 
-def _digest(folder: Path) -> str:
+def weights_digest(folder: Path) -> str:
+    """SHA-256 over the bytes of the configuration and the weight files in `folder`, hexadecimal."""
     sha = hashlib.sha256()
     for path in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
         with path.open("rb") as file:

@@ -66,7 +66,7 @@ class Prices:
     """``--price``; None makes an unknown model an error."""
 
     def require(self, model: str) -> None:
-        """Raises `UserError` where `model` (``provider/name``) has no price."""
+        """Raises `UserError` where `model` (``provider/name``) has no price; one of ``local/`` costs nothing."""
         self._price(model, Usage(1, 0, 0, 1))
 
     def bound(self, request: Request, *, batch: bool = False) -> int:
@@ -96,6 +96,8 @@ class Prices:
 
     def _price(self, model: str, usage: Usage, batch: bool = False) -> int:
         provider, _, name = model.partition("/")
+        if provider == "local":
+            return 0
         try:
             return math.ceil(listed_price(provider, name, usage, batch=batch) * NANO)
         except LookupError:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A chat request, fully rendered."""
+    """A request, fully rendered: of a chat, or (of models ``slots/`` and ``local/``) of one text to be read."""
 
     model: str
     """``provider/name``, such as ``anthropic/claude-sonnet-5-5``."""

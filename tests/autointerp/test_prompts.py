@@ -14,6 +14,7 @@ from sae.errors import UserError
 PINNED = {
     "explain/v1": "a0a9c62f43c40ddf831e8d413b1278ab3829c10169e0753b9886bb73b34496ef",
     "simulate/v1": "5669de90ece5c1916fd9be8ccdac5c0775920a6e1978db1a664a530ac8196415",
+    "slots/v1": "0eb98dcd7a30a058f4de89c15e1f82afccbce53694f55078b728e8beb1c192b5",
 }
 
 
@@ -22,7 +23,7 @@ def test_shipped_versions_never_change() -> None:
     assert prompt_digests() == PINNED
 
 
-@pytest.mark.parametrize("name", ["explain", "simulate"])
+@pytest.mark.parametrize("name", ["explain", "simulate", "slots"])
 def test_a_prompt_carries_the_digest_of_its_files(name: str) -> None:
     """What a run loads is what its manifest lists."""
     assert load_prompt(name, "v1").digest == prompt_digests()[f"{name}/v1"]
@@ -107,11 +108,27 @@ def test_simulate_demonstrations_are_whole_and_mostly_silent() -> None:
     assert "".join(answers).count("0") > len("".join(answers)) / 2
 
 
-def test_both_prompts_demonstrate_different_units() -> None:
+def test_slots_demonstrations_are_whole_and_hiding_tells_nothing() -> None:
+    """One digit per token, mostly zeros; levels hidden and shown are both silent and not; no schema."""
+    prompt = load_prompt("slots", "v1")
+    assert prompt.schema is None
+    hidden, visible = "", ""
+    for demonstration in json.loads(prompt.demonstrations):
+        for line, levels in demonstration["items"]:
+            assert notation.read_levels(levels, len(notation.split(line)), 9) is not None, line
+            assert all(notation.display(notation.parse(token)) == token for token in notation.split(line))
+        levels = "".join(levels for _, levels in demonstration["items"])
+        assert 0 <= demonstration["hidden"] < len(levels)
+        hidden, visible = hidden + levels[: demonstration["hidden"]], visible + levels[demonstration["hidden"] :]
+    assert (hidden + visible).count("0") > len(hidden + visible) / 2
+    assert {"0", "9"} <= set(hidden) & set(visible)
+
+
+def test_all_prompts_demonstrate_different_units() -> None:
     """An explanation shown to the explainer must not be one that the simulator has seen."""
-    explained, simulated = (
+    explained, simulated, read = (
         {demonstration["explanation"] for demonstration in json.loads(load_prompt(name, "v1").demonstrations)}
-        for name in ("explain", "simulate")
+        for name in ("explain", "simulate", "slots")
     )
-    assert len(explained) == len(simulated) == 8
-    assert not explained & simulated
+    assert len(explained) == len(simulated) == len(read) == 8
+    assert not explained & (simulated | read)

@@ -1,0 +1,139 @@
+"""A simulator that reads a language model's distributions: all levels of an item from one pass, no output tokens.
+
+The published all-at-once method: every level of the item is hidden by a marker that stands in its place, and what the
+model expected there instead is the prediction (Bills et al., "Language models can explain neurons in language models").
+"""
+
+import asyncio
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import repeat
+from typing import Annotated, Literal, TypeAlias, final
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from autointerp import notation
+from autointerp.prompts import Prompt
+from autointerp.records.call import Reply, Request
+from autointerp.records.explanation import Explanation, Failure
+from autointerp.records.trial import Item, Prediction
+from autointerp.seams import Model
+
+LEAST_MASS = 0.1
+"""Probability of all digits together below which a model did not expect a level: its slot says nothing."""
+
+_ROUNDING = 1e-3
+"""Above 0, which no log-probability exceeds but by rounding."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SlotSimulator:
+    """Asks a language model for its distribution at each token's level; one request per item."""
+
+    model: Model
+    """Who answers."""
+    name: str
+    """``slots/MODEL`` or ``local/PATH``."""
+    prompt: Prompt
+    """Version of the prompt ``slots``."""
+    arm: str = ""
+    """The arm that pays, for the ledger."""
+
+    async def simulate(self, explanation: Explanation, items: Sequence[Item]) -> Sequence[Prediction | Failure]:
+        """One result per item, in order, from concurrent calls. The same question has one answer: none is repeated."""
+        # Calls beside one that stops the run are paid for, so they are let through to the store of answers first.
+        results = await asyncio.gather(*(self._ask(explanation, item) for item in items), return_exceptions=True)
+        told: list[Prediction | Failure] = []
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+            told.append(result)
+        return told
+
+    async def _ask(self, explanation: Explanation, item: Item) -> Prediction | Failure:
+        reply = await self.model.answer(render_slots(explanation, item, self.name, self.prompt, arm=self.arm))
+        return replace(reply, stage="simulate") if isinstance(reply, Failure) else read_slots(reply, item)
+
+
+def render_slots(explanation: Explanation, item: Item, name: str, prompt: Prompt, *, arm: str = "") -> Request:
+    """The request for model `name`'s distributions at the levels of `item`, all hidden, given the explanation's text.
+
+    A tab in the explanation becomes a space: tabs stand before levels and nowhere else.
+    """
+    text = explanation.text.replace(notation.TAB, " ")
+    return Request(
+        model=name,
+        system=_system(prompt),
+        user=prompt.user.substitute(explanation=text, items=_write_item(item.tokens, repeat(notation.HIDDEN))),
+        schema=None,
+        max_tokens=0,
+        stage="simulate",
+        arm=arm,
+    )
+
+
+def read_slots(reply: Reply, item: Item) -> Prediction | Failure:
+    """The expected level of every token of the item, from JSON: per slot the log-probability of each digit.
+
+    A `Failure` (``invalid``) where it is anything else, or where a slot has no log-probabilities or its digits have
+    less than `LEAST_MASS` together.
+    """
+    try:
+        slots = _SLOTS.validate_json(reply.text)
+    except ValidationError as error:
+        return _invalid(f"Not log-probabilities: {error.errors()[0]['msg']}.")
+    if len(slots) != len(item.tokens):
+        return _invalid(f"{len(item.tokens)} slots were asked, not {len(slots)}.")
+    levels: list[float] = []
+    for number, slot in enumerate(slots, start=1):
+        if slot is None:
+            return _invalid(f"The model gives no log-probabilities of single digits at slot {number}.")
+        chances = {int(digit): math.exp(value) for digit, value in slot.items()}
+        mass = sum(chances.values())
+        if mass < LEAST_MASS:
+            return _invalid(f"At slot {number} the digits have a probability of {mass:.3g} together.")
+        levels.append(sum(level * chance for level, chance in chances.items()) / mass)
+    return Prediction(tuple(levels))
+
+
+def _invalid(message: str) -> Failure:
+    return Failure("simulate", "invalid", message)
+
+
+def _write_item(tokens: Sequence[str], levels: Iterable[str]) -> str:
+    """A line per token; takes as many `levels` as there are tokens."""
+    return "\n".join(f"{token}{notation.TAB}{level}" for token, level in zip(tokens, levels, strict=False))
+
+
+@dataclass(frozen=True, slots=True)
+class _Demonstration:
+    """An invented unit with the levels of a few items."""
+
+    explanation: str
+    """Of the unit."""
+    hidden: int
+    """How many of the first levels, over all items, are hidden."""
+    items: Sequence[tuple[str, str]]
+    """Tokens (as `notation.join` writes them) and levels."""
+
+
+_DEMONSTRATIONS = TypeAdapter(tuple[_Demonstration, ...])
+_Digit: TypeAlias = Literal["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]
+_LogProbability: TypeAlias = Annotated[float, Field(le=_ROUNDING, allow_inf_nan=False)]
+_SLOTS = TypeAdapter(list[dict[_Digit, _LogProbability] | None])
+
+
+@cache
+def _system(prompt: Prompt) -> str:
+    demonstrations = _DEMONSTRATIONS.validate_json(prompt.demonstrations)
+    return prompt.system.substitute(demonstrations="\n\n".join(_demonstrate(prompt, each) for each in demonstrations))
+
+
+def _demonstrate(prompt: Prompt, shown: _Demonstration) -> str:
+    true = "".join(levels for _, levels in shown.items)
+    levels = iter(notation.HIDDEN * shown.hidden + true[shown.hidden :])
+    items = [_write_item(notation.split(line), levels) for line, _ in shown.items]
+    return prompt.user.substitute(explanation=shown.explanation, items="\n\n".join(items))

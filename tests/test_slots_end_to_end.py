@@ -7,11 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from autointerp.report import plots
+from tests.runs import arguments, command
 from tests.sae.tiny import gpt2_folder
 from tests.servers.loopback import serve
-from tests.test_end_to_end import arguments, command, place
 
-__all__ = ["place"]
 FEW = ("--features", "0:2", "--baseline", "none")
 
 

@@ -1,9 +1,10 @@
-"""Shared by all tests: determinism, and no way out of this machine."""
+"""Shared by all tests: determinism, no way out of this machine, and the subject that runs are made on."""
 
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,21 +16,24 @@ for name in [name for name in os.environ if name.startswith(("AUTOINTERP_", "ANT
 
 from hypothesis import HealthCheck, settings  # noqa: E402
 
+if TYPE_CHECKING:
+    from tests.servers.loopback import Server
+
 settings.register_profile(
-    "fast", max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    "fast", max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("fast")
 
-from autointerp.report import plots  # noqa: E402
-from sae.corpus.generated import generated_documents  # noqa: E402
-from tests.runs import SITE, command, lead_to  # noqa: E402
-from tests.sae.tiny import gpt2_folder  # noqa: E402
-from tests.servers.loopback import Server, serve  # noqa: E402
+# Fixtures import what they need when they are used: the process that only hands out tests loads this file too.
 
 
 @pytest.fixture(scope="session")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A corpus, a GPT-2 with ReLU neurons and an autoencoder that `train` made of it."""
+    from sae.corpus.generated import generated_documents
+    from tests.runs import SITE, command
+    from tests.sae.tiny import gpt2_folder
+
     place = tmp_path_factory.mktemp("end-to-end")
     texts = [document.text for document in generated_documents(60, seed=3, characters=1200)]
     (place / "corpus.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts), encoding="utf-8")
@@ -43,8 +47,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Iterator[Server]":
     """Both providers on loopback, with a bill."""
+    from tests.runs import lead_to
+    from tests.servers.loopback import serve
+
     with serve(bill=tmp_path / "bill.jsonl") as running:
         lead_to(running.url, monkeypatch)
         yield running
@@ -53,4 +60,4 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than the runs of these tests, and is tested elsewhere."""
-    monkeypatch.setattr(plots, "write_plots", lambda *_: None)
+    monkeypatch.setattr("autointerp.report.plots.write_plots", lambda *_: None)

@@ -145,7 +145,7 @@ def test_chaos_over_256_features_and_256_neurons(place: Path, tmp_path: Path, mo
 
 def test_half_a_dollar_is_not_exceeded_at_concurrency_256(place: Path, tmp_path: Path) -> None:
     """By the server's own bill; what was scored until then is there."""
-    flags = ["--features", "0:48", "--baseline", "neurons", "--max-cost", "0.50", "--concurrency", "256"]
+    flags = ["--features", "0:24", "--baseline", "neurons", "--max-cost", "0.50", "--concurrency", "256"]
     dear = ["--explainer", "anthropic/claude-opus-5-5", "--simulator", "openai/gpt-6.1-sol"]
     with hurried(tmp_path, shares=even(0.1)) as (server, _):
         assert command("run", *arguments(place, tmp_path / "run", *flags, *dear)) == 4

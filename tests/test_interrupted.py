@@ -22,6 +22,7 @@ from tests.servers.loopback import serve
 pytestmark = pytest.mark.enable_socket
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_resumes_and_pays_nothing_twice(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,10 +43,10 @@ def test_a_server_simulates_at_the_price_that_is_given(
         flags = arguments(place, tmp_path / "run", "--features", "0:1", "--baseline", "none", *own)
         assert command("run", *flags) == 1
         assert "--price" in capsys.readouterr().err
-        assert command("run", *flags, "--price", "0.1,0", "--dry-run", "--format", "json") == 0
+        assert command("run", *flags, "--price", "0.1,0.1", "--dry-run", "--format", "json") == 0
         [row] = json.loads(capsys.readouterr().out)
         assert server.billed() == []
-        assert command("run", *flags, "--price", "0.1,0", "--max-cost", "1") == 0
+        assert command("run", *flags, "--price", "0.1,0.1", "--max-cost", "1") == 0
         assert len(server.billed()) == row["calls"] > 0
 
 

@@ -1,6 +1,7 @@
 """A language model in this process, for simulators that read log-probabilities: nothing is sent, nothing costs."""
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
@@ -19,7 +20,15 @@ from sae.errors import UserError
 from sae.subject import devices, find_folder, load_model, weights_digest
 
 _folder = cache(find_folder)
-_digest = cache(weights_digest)
+
+
+@cache
+def _digest(folder: Path) -> str:
+    """SHA-256 of everything that can change what the model says: weights, configuration, tokenizer."""
+    sha = hashlib.sha256(weights_digest(folder).encode())
+    for path in sorted(path for kind in ("*.json", "*.txt", "*.model") for path in folder.glob(kind)):
+        sha.update(f"{path.name}\0".encode() + path.read_bytes())
+    return sha.hexdigest()
 
 
 class LocalProvider:
@@ -38,7 +47,7 @@ class LocalProvider:
 
     @property
     def address(self) -> str:
-        """Content hash of the weights: the same directory with others is another model."""
+        """Content hash of weights and tokenizer: the same directory with others is another model."""
         return f"local:{_digest(self._folder)}"
 
     def render(self, request: Request) -> Body:

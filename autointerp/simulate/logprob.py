@@ -69,7 +69,7 @@ def render_slots(explanation: Explanation, item: Item, name: str, prompt: Prompt
         system=_system(prompt),
         user=prompt.user.substitute(explanation=text, items=_write_item(item.tokens, repeat(notation.HIDDEN))),
         schema=None,
-        max_tokens=0,
+        max_tokens=1,  # nothing is to be written, but vLLM counts a token all the same
         stage="simulate",
         arm=arm,
     )

@@ -74,7 +74,7 @@ def test_the_rendered_text_is_golden() -> None:
     """The first item as a model reads it: worked examples, the explanation, one hidden level per token."""
     request = render_slots(EXPLANATION, ITEMS[0], "slots/m", PROMPT)
     assert slot_text(request) == GOLDEN.read_text(encoding="utf-8")
-    assert (request.schema, request.max_tokens) == (None, 0)
+    assert (request.schema, request.max_tokens) == (None, 1)
 
 
 @given(st.lists(st.dictionaries(st.sampled_from("0123456789"), st.floats(0.02, 1), min_size=5), min_size=1, max_size=6))

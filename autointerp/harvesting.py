@@ -10,7 +10,7 @@ from autointerp.activations.replay import Replay
 from autointerp.activations.source import StoreSource
 from autointerp.activations.store import Store
 from autointerp.config import RunConfig
-from autointerp.manifest import content_key, environment, read_manifest, timed, update_manifest
+from autointerp.manifest import environment, read_manifest, run_key, timed, update_manifest
 from autointerp.notation import display
 from autointerp.prompts import prompt_digests
 from autointerp.report import terminal
@@ -68,7 +68,7 @@ def save(config: RunConfig, directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if not (config.dry_run and saved.exists()):
-            saved.write_text(fixed(config, directory, content_key(config.identity())).to_toml(), encoding="utf-8")
+            saved.write_text(fixed(config, directory, run_key(config)).to_toml(), encoding="utf-8")
     except OSError as error:
         raise UserError(f"Cannot write into {directory}.", str(error), "Give another --out.", usage=True) from error
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
+from autointerp.config import RunConfig
 from sae.errors import UserError
 
 SCHEMA = 1
@@ -74,6 +75,11 @@ def content_key(parts: object) -> str:
     """SHA-256 of the canonical JSON of `parts`, hexadecimal."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def run_key(config: RunConfig) -> str:
+    """Names a run, in its directory and in the store of answers: by what changes numbers."""
+    return content_key(config.identity())
 
 
 def write_json(path: Path, value: object) -> None:

@@ -25,6 +25,8 @@ from autointerp.simulate.llm import ITEMS_PER_CALL, packs, render_simulate
 from autointerp.simulate.logprob import render_slots
 from autointerp.wiring import LOOKUP, choose_device, language_models, reads_slots
 
+STAGES = ("explain", "simulate")
+"""What language models are asked for."""
 PILOT = 20
 """Explained units after which the estimate is held against what was paid."""
 OVERRUN = 1.25
@@ -135,32 +137,41 @@ def open_batches(config: RunConfig, directory: Path, run: str) -> int:
 
 
 def count_calls(
-    config: RunConfig, directory: Path, order: Sequence[Unit], source: Source, method: Method
+    config: RunConfig,
+    directory: Path,
+    order: Sequence[Unit],
+    source: Source,
+    method: Method,
+    stages: Sequence[str] = STAGES,
 ) -> list[Estimate]:
-    """Calls, tokens and money of a run, from the requests that it would really render; nothing is sent.
+    """Calls, tokens and money of a run's `stages`, from the requests that it would really render; nothing is sent.
 
     An explanation that does not exist yet stands in the simulator's request at its longest, in spaces.
     """
     if not language_models(config):
         return []
     providers = _providers(config, offline=True)
-    requests = _requests(config, order, source, method)
+    requests = _requests(config, order, source, method, stages)
     return estimate(requests, _prices(config), providers, answers_path(config, directory), batch=config.batch)
 
 
-def _requests(config: RunConfig, order: Sequence[Unit], source: Source, method: Method) -> Iterator[Request]:
+def _requests(
+    config: RunConfig, order: Sequence[Unit], source: Source, method: Method, stages: Sequence[str]
+) -> Iterator[Request]:
     explain, simulate, slots = (load_prompt(name, "v1") for name in ("explain", "simulate", "slots"))
     for unit in order:
         record = source.record(unit)
         evidence = method.evidence(record)
         if isinstance(evidence, Failure):
             continue
-        if config.explainer != LOOKUP:
+        if config.explainer != LOOKUP and "explain" in stages:
             yield render_explain(evidence, config.explainer, explain, arm=unit.arm)
+        if config.simulator == LOOKUP or "simulate" not in stages:
+            continue
         # Named, since units whose explanations differ share items, and identical requests would count once.
         stand_in = Explanation(f"{unit.arm} {unit.name}".ljust(LONGEST), config.explainer)
         trial = method.scorer.pose(record, stand_in, source)
-        if isinstance(trial, Failure) or config.simulator == LOOKUP:
+        if isinstance(trial, Failure):
             continue
         if reads_slots(config.simulator):
             for item in trial.items:

@@ -15,7 +15,7 @@ from autointerp.config import Conduct, Format, RunConfig, load_run
 from autointerp.harvesting import HARVEST, harvested, save, stored
 from autointerp.llm.estimate import minutes
 from autointerp.llm.progress import Progress as Calls
-from autointerp.manifest import content_key, read_manifest, timed, update_manifest
+from autointerp.manifest import read_manifest, run_key, timed, update_manifest
 from autointerp.pipeline import EndOfUnit, Evaluation, Run, admission_order, admit
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.outcome import ArmInfo, Outcome
@@ -24,6 +24,7 @@ from autointerp.report.render import render, render_estimate, render_ledger
 from autointerp.seams import BudgetReached, Interrupted, Overrun
 from autointerp.spending import (
     PILOT,
+    STAGES,
     Forecast,
     budget,
     check_models,
@@ -36,8 +37,7 @@ from autointerp.wiring import FEATURES, judges, method
 from sae.errors import UserError, nearest
 
 OK, FAILURE, PARTIAL, BUDGET, INTERRUPTED = 0, 1, 3, 4, 130
-_JUDGE_STAGES = ("explain", "simulate")
-_ASKED = {"explain": ("explain",), "score": ("simulate",), "evaluate": _JUDGE_STAGES}
+_ASKED = {"explain": ("explain",), "score": ("simulate",), "evaluate": STAGES}
 """What language models are asked in each stage of ours."""
 _UNITS_IN_BATCH_MODE = 20_000
 """Units under way at once, all waiting for their batches: as many as memory holds easily."""
@@ -113,7 +113,7 @@ def report(directory: Path, output: Format) -> int:
 def cost(directory: Path, output: Format) -> int:
     """What a run's calls cost so far, by stage, model and arm."""
     config = load_run(directory).model_copy(update={"out": directory})
-    key = content_key(config.identity())
+    key = run_key(config)
     return _print(render_ledger(ledger(config, directory, key), budget(config, directory, key), output))
 
 
@@ -136,7 +136,7 @@ def show(directory: Path, name: str) -> int:
 
 def run_directory(config: RunConfig) -> Path:
     """The results directory, which need not exist yet; `UserError` where it holds a run with other numbers."""
-    key = content_key(config.identity())
+    key = run_key(config)
     directory = config.out or Path("results") / f"run-{key[:8]}"
     saved = directory / "config.toml"
     if saved.exists():
@@ -182,9 +182,8 @@ def _judge(
 ) -> Run:
     """Bring every unit to its end by `step`, in the admission order, with the progress on stderr."""
     order = admission_order(source.units(), config.seed)
-    key = content_key(config.identity())
-    rows = count_calls(config, directory, order, source, method(config))
-    forecast = Forecast(tuple(row for row in rows if row.stage in _ASKED[stage]))
+    key = run_key(config)
+    forecast = Forecast(tuple(count_calls(config, directory, order, source, method(config), _ASKED[stage])))
     if forecast.rows:
         terminal.say(terminal.foreseen(forecast.rows, limited=config.max_cost is not None))
     piloted, projected = itertools.count(1), forecast.expected
@@ -249,14 +248,14 @@ def _end(config: RunConfig, directory: Path, done: Run) -> int:
         for each in done.outcomes
         if isinstance(each.result, Failure)
     )
-    calls = [dataclasses.asdict(row) for row in ledger(config, directory, content_key(config.identity()))]
+    calls = [dataclasses.asdict(row) for row in ledger(config, directory, run_key(config))]
     status = "complete" if done.stop is None else type(done.stop).__name__
     units = {"asked": done.asked, "ended": len(done.outcomes)}
     update_manifest(directory, {"status": status, "units": units, "failures": dict(kinds), "calls": calls})
     if done.stop is not None:
         ended = f"{units['ended']:,} of {done.asked:,} units have ended and are saved"
         terminal.say(f"{done.stop} {ended}; a comparison counts those before the first that has not.")
-        if waiting := open_batches(config, directory, content_key(config.identity())):
+        if waiting := open_batches(config, directory, run_key(config)):
             batches = f"{waiting} batch{'es' * (waiting > 1)}"
             terminal.say(
                 f"At the provider: {batches}. It goes on there, nothing was cancelled, and `resume` fetches it."
@@ -264,7 +263,7 @@ def _end(config: RunConfig, directory: Path, done: Run) -> int:
         terminal.say(f"Go on with: autointerp resume {directory}")
     match done.stop:
         case None:
-            failed = sum(n for kind, n in kinds.items() if kind.split("/")[1] in _JUDGE_STAGES)
+            failed = sum(n for kind, n in kinds.items() if kind.split("/")[1] in STAGES)
             terminal.say(f"Results are in {directory}.")
             if kinds.total() == len(done.outcomes) and not any(kind.endswith("/not_scored") for kind in kinds):
                 terminal.say("No unit was scored: more --tokens, or other --features, may give them enough excerpts.")

@@ -5,17 +5,32 @@ import zlib
 
 from autointerp.llm.faults import Fault
 from autointerp.llm.keys import redact, redact_known
-from autointerp.llm.prices import price_data
+from autointerp.llm.prices import NANO, Prices, price_data
 from autointerp.llm.provider import Answer, Provider, Sent
 from autointerp.llm.tables import Stored
 from autointerp.records.call import Reply, Request, Usage
 from autointerp.records.explanation import Failure
+from autointerp.seams import BudgetReached
 
 
 def pack(sent: Sent, answer: Answer, cost: int) -> Stored:
     """The row that is stored; any key that the provider echoes is hidden."""
     body = redact_known(json.dumps(sent.body, ensure_ascii=False))
     return Stored(answer.status, zlib.compress(body.encode()), cost, answer.served, sent.request_id, price_data())
+
+
+def charge(prices: Prices, model: str, answer: Answer, bound: int, *, batch: bool = False) -> int:
+    """Nano-dollars that `answer` cost; its `bound` where the provider's report says nothing, or contradicts itself."""
+    cost = prices.cost(model, answer.usage, batch=batch) if answer.usage else None
+    return bound if cost is None else cost
+
+
+def above_bound(model: str, cost: int, bound: int) -> BudgetReached | None:
+    """Why a run stops where a bill is above its bound: no budget can hold against it."""
+    if cost <= bound:
+        return None
+    dollars = f"{cost / NANO:.6f} dollars, where at most {bound / NANO:.6f} were possible"
+    return BudgetReached(f"{model} billed {dollars}: no budget can hold against it.")
 
 
 def outcome(request: Request, answer: Answer, cost: int) -> Reply | Failure:

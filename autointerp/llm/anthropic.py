@@ -1,7 +1,7 @@
 """Claude models, by the Messages API."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autointerp.llm.faults import malformed
 from autointerp.llm.provider import (
@@ -26,6 +26,20 @@ DEFAULT_URL = "https://api.anthropic.com"
 _CUT_OFF = ("max_tokens", "model_context_window_exceeded")
 
 
+def connect(key: str | None, base_url: str, timeout: float) -> "anthropic.AsyncAnthropic":
+    """A client of the SDK, its own retries off."""
+    from anthropic import AsyncAnthropic
+
+    return AsyncAnthropic(api_key=key, base_url=base_url, max_retries=0, timeout=timeout)
+
+
+def marked(body: Body) -> Body:
+    """`body` with its system text marked for prompt caching, which changes the price and not the answer."""
+    if "system" not in body:
+        return body
+    return body | {"system": [{"type": "text", "text": body["system"], "cache_control": {"type": "ephemeral"}}]}
+
+
 class AnthropicProvider(SdkProvider):
     """Sends with the official SDK, its own retries off. No temperature: the API no longer has one."""
 
@@ -35,9 +49,7 @@ class AnthropicProvider(SdkProvider):
         super().__init__(key, base_url, timeout)
 
     def _connect(self) -> "anthropic.AsyncAnthropic":
-        from anthropic import AsyncAnthropic
-
-        return AsyncAnthropic(api_key=self._key, base_url=self._base_url, max_retries=0, timeout=self._timeout)
+        return connect(self._key, self._base_url, self._timeout)
 
     def render(self, request: Request) -> Body:
         """Everything that is sent and can change the answer."""
@@ -56,10 +68,7 @@ class AnthropicProvider(SdkProvider):
 
     async def send(self, request: Request) -> Sent:
         """Send once, the system block marked for prompt caching. Raises `Fault`."""
-        body: dict[str, Any] = self.render(request)
-        if request.system:
-            body["system"] = [{"type": "text", "text": request.system, "cache_control": {"type": "ephemeral"}}]
-        return await self._post("/v1/messages", body)
+        return await self._post("/v1/messages", marked(self.render(request)))
 
     def read(self, body: Body) -> Answer:
         """What `body` says. Raises `Fault` where it says nothing."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from autointerp.llm.anthropic import connect, marked
 from autointerp.llm.batch_provider import RemoteBatch, as_faults, item_fault, never_run, read_lines
 from autointerp.llm.faults import Fault
 from autointerp.llm.provider import TIMEOUT, Body, Sent
@@ -35,15 +36,13 @@ class AnthropicBatches:
 
     @cached_property
     def _client(self) -> "anthropic.AsyncAnthropic":
-        from anthropic import AsyncAnthropic
-
-        return AsyncAnthropic(api_key=self._key, base_url=self._base_url, max_retries=0, timeout=self._timeout)
+        return connect(self._key, self._base_url, self._timeout)
 
     async def submit(self, submission: str, bodies: Mapping[str, Body]) -> str:  # noqa: ARG002 - the API has no room
         """Send the batch, system blocks marked for prompt caching. Raises `Fault`."""
         from anthropic import APIError
 
-        requests: list[Any] = [{"custom_id": name, "params": _marked(body)} for name, body in bodies.items()]
+        requests: list[Any] = [{"custom_id": name, "params": marked(body)} for name, body in bodies.items()]
         with as_faults(APIError):
             return (await self._client.messages.batches.create(requests=requests)).id
 
@@ -84,12 +83,6 @@ class AnthropicBatches:
         """Close connections."""
         if "_client" in self.__dict__:
             await self._client.close()
-
-
-def _marked(body: Body) -> Body:
-    if "system" not in body:
-        return body
-    return body | {"system": [{"type": "text", "text": body["system"], "cache_control": {"type": "ephemeral"}}]}
 
 
 def _standing(batch: "MessageBatch") -> RemoteBatch:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from autointerp.llm.answers import as_cached, outcome, pack, recall
+from autointerp.llm.answers import above_bound, as_cached, charge, outcome, pack, recall
 from autointerp.llm.batch_provider import BatchProvider
 from autointerp.llm.batches import Batches, open_batches
 from autointerp.llm.faults import Fault, Sleep, retrying
@@ -247,15 +247,12 @@ class Client:
 
     async def _settle(self, attempt: int, call: _Call, bound: int, sent: Sent, answer: Answer) -> Reply | Failure:
         """Store the answer and pay; a bill above its bound stops the run, since no budget can hold against it."""
-        cost = self._prices.cost(call.request.model, answer.usage) if answer.usage else None
-        cost = bound if cost is None else cost
+        cost = charge(self._prices, call.request.model, answer, bound)
         usage = answer.usage or Usage(0, 0, 0, 0)
         await self._store.settle(attempt, call.key, pack(sent, answer, cost), usage)
         self._tally.answered(call.request.model, answer.served, usage)
         self._prefixes.count(call.request, usage, cost)
-        if cost > bound and self._stop is None:
-            dollars = f"{cost / NANO:.6f} dollars, where at most {bound / NANO:.6f} were possible"
-            self._stop = BudgetReached(f"{call.request.model} billed {dollars}: no budget can hold against it.")
+        self._stop = self._stop or above_bound(call.request.model, cost, bound)
         return outcome(call.request, answer, cost)
 
     def _account(self, request: Request) -> Account:

@@ -1,29 +1,19 @@
 """Servers that return the log-probabilities of a prompt: vLLM's ``/v1/completions`` and its like."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from autointerp.llm.faults import malformed
+from autointerp.llm.openai import OpenAISdk
 from autointerp.llm.provider import Answer, Body, Sent, error_inside, model_name, reported_usage
-from autointerp.llm.sdk import SdkProvider
 from autointerp.llm.slots import Slot, keep_digits, read_reduced, reduced, slot_text, slot_tokens
 from autointerp.records.call import Request
-
-if TYPE_CHECKING:
-    import openai
 
 TOP = 20
 """Likeliest tokens asked for per position: the most that vLLM gives unless it is started with more."""
 
 
-class CompletionsProvider(SdkProvider):
+class CompletionsProvider(OpenAISdk):
     """Sends one text, asks for no output, and keeps of the echo only what is likely at each hidden level."""
-
-    REQUEST_ID = "x-request-id"
-
-    def _connect(self) -> "openai.AsyncOpenAI":
-        from openai import AsyncOpenAI
-
-        return AsyncOpenAI(api_key=self._key, base_url=self._base_url, max_retries=0, timeout=self._timeout)
 
     def render(self, request: Request) -> Body:
         """Everything that is sent and can change the answer."""
@@ -46,11 +36,6 @@ class CompletionsProvider(SdkProvider):
     def read(self, body: Body) -> Answer:
         """What a reduced `body` says. Raises `Fault` where it says nothing."""
         return read_reduced(body, reported_usage(body, "openai", "chat"))
-
-    def _api_error(self) -> type[Exception]:
-        from openai import APIError
-
-        return APIError
 
 
 def _slots(request: Request, body: Body) -> list[Slot]:

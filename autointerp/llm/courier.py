@@ -9,15 +9,15 @@ from dataclasses import replace
 from typing import TypeAlias, TypeVar
 
 from autointerp.llm import journal
-from autointerp.llm.answers import pack
+from autointerp.llm.answers import above_bound, charge, pack
 from autointerp.llm.batch_provider import BatchProvider
 from autointerp.llm.faults import Fault, Sleep, retrying
-from autointerp.llm.journal import Batch, Held, State
-from autointerp.llm.prices import NANO, Prices
+from autointerp.llm.journal import Batch, State
+from autointerp.llm.prices import Prices
 from autointerp.llm.provider import Answer, Body, Provider, Sent
 from autointerp.llm.store import Store
 from autointerp.records.call import Usage
-from autointerp.seams import BudgetReached, Refused, Stop
+from autointerp.seams import Refused, Stop
 
 T = TypeVar("T")
 Paid: TypeAlias = tuple[Answer, int]
@@ -167,12 +167,11 @@ class Courier:
             del batch.held[key]
             self._deliver(key, fault)
             return Refused(f"{model}: {fault.message}") if fault.stop else None
-        cost = self._prices.cost(model, answer.usage, batch=True) if answer.usage else None
-        cost = held.bound if cost is None else cost
+        cost = charge(self._prices, model, answer, held.bound, batch=True)
         await self._store.settle(held.attempt, key, pack(said, answer, cost), answer.usage or Usage(0, 0, 0, 0))
         del batch.held[key]
         self._deliver(key, (answer, cost))
-        return _above(model, held, cost)
+        return above_bound(model, cost, held.bound)
 
     async def _reach(self, batch: Batch, action: Callable[[], Awaitable[T]]) -> T:
         """What `action` brings, however long the provider is out of reach: a batch that was sent is never given up."""
@@ -200,11 +199,3 @@ class Courier:
         """End what is still open, charged at its bound where it may have been `billed`."""
         await self._store.write(lambda db: journal.close(db, batch, fault.kind, billed=billed))
         batch.state, batch.held = "ingested", {}
-
-
-def _above(model: str, held: Held, cost: int) -> Stop | None:
-    """A bill above its bound: no budget can hold against it."""
-    if cost <= held.bound:
-        return None
-    dollars = f"{cost / NANO:.6f} dollars, where at most {held.bound / NANO:.6f} were possible"
-    return BudgetReached(f"{model} billed {dollars}: no budget can hold against it.")

@@ -32,19 +32,33 @@ _CAN_REST = re.compile(r"gpt-(5\.[1-9]|[6-9])(?!.*-(chat|codex|pro)\b)")
 """OpenAI's models that think, and can be told not to."""
 
 
-class OpenAIProvider(SdkProvider):
-    """Sends with the official SDK, its own retries off."""
+def connect(key: str | None, base_url: str, timeout: float) -> "openai.AsyncOpenAI":
+    """A client of the SDK, its own retries off."""
+    from openai import AsyncOpenAI
+
+    return AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0, timeout=timeout)
+
+
+class OpenAISdk(SdkProvider):
+    """What all providers share that are called by this SDK."""
 
     REQUEST_ID = "x-request-id"
+
+    def _connect(self) -> "openai.AsyncOpenAI":
+        return connect(self._key, self._base_url, self._timeout)
+
+    def _api_error(self) -> type[Exception]:
+        from openai import APIError
+
+        return APIError
+
+
+class OpenAIProvider(OpenAISdk):
+    """Sends with the official SDK, its own retries off."""
 
     def __init__(self, key: str | None, base_url: str = DEFAULT_URL, timeout: float = TIMEOUT) -> None:
         super().__init__(key, base_url, timeout)
         self._is_openai = self.address == address_of(DEFAULT_URL)
-
-    def _connect(self) -> "openai.AsyncOpenAI":
-        from openai import AsyncOpenAI
-
-        return AsyncOpenAI(api_key=self._key, base_url=self._base_url, max_retries=0, timeout=self._timeout)
 
     def render(self, request: Request) -> Body:
         """Everything that is sent and can change the answer."""
@@ -85,8 +99,3 @@ class OpenAIProvider(SdkProvider):
         elif stop == "length":
             status = "truncated"
         return Answer(status, text, reported_usage(body, "openai", "chat"), str(body.get("model", "")))
-
-    def _api_error(self) -> type[Exception]:
-        from openai import APIError
-
-        return APIError

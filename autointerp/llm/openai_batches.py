@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from autointerp.llm.batch_provider import RemoteBatch, as_faults, item_fault, never_run, read_lines
 from autointerp.llm.faults import Fault, status_fault
+from autointerp.llm.openai import connect
 from autointerp.llm.provider import TIMEOUT, Body, Sent
 
 if TYPE_CHECKING:
@@ -30,9 +31,7 @@ class OpenAIBatches:
 
     @cached_property
     def _client(self) -> "openai.AsyncOpenAI":
-        from openai import AsyncOpenAI
-
-        return AsyncOpenAI(api_key=self._key, base_url=self._base_url, max_retries=0, timeout=self._timeout)
+        return connect(self._key, self._base_url, self._timeout)
 
     async def submit(self, submission: str, bodies: Mapping[str, Body]) -> str:
         """Upload the requests, then make the batch, named by its metadata. Raises `Fault`."""

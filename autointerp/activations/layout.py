@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from autointerp.activations.plan import SPLITS, HarvestSizes
+from autointerp.activations.plan import HarvestSizes
 
-VERSION = 1
+VERSION = 2
 """Of the layout; a store of another version is made anew."""
 MANIFEST = "manifest.json"
 
@@ -40,7 +40,7 @@ def schemas(sizes: HarvestSizes, context: int) -> dict[str, pa.Schema]:
             "index": pa.int32(),
             "name": pa.string(),
             "threshold": pa.float32(),
-            **{f"{split}_{name}": kind for split in SPLITS for name, kind in statistics.items()},
+            **{f"{split}_{name}": kind for split in sizes.splits for name, kind in statistics.items()},
             **{f"{end}_{name}": kind for end in ("promoted", "suppressed") for name, kind in logits.items()},
         },
         "excerpts": {

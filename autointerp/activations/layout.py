@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from autointerp.activations.plan import HarvestSizes
+from autointerp.activations.references import REFERENCES
 
 VERSION = 2
 """Of the layout; a store of another version is made anew."""
@@ -22,6 +23,7 @@ def schemas(sizes: HarvestSizes, context: int) -> dict[str, pa.Schema]:
     """Columns of every file, by its name without the suffix.
 
     `excerpts` and `token_means` are sorted by arm (in the order of `units`) and index; `mean` has absent tokens at 0.
+    `bigram` is the predictor's value at each token, 0 in the explain split, where it would be no prediction.
     """
     tokens = pa.list_(pa.int32(), context)
     ids, activations = pa.list_(pa.int32(), sizes.excerpt_tokens), pa.list_(pa.float32(), sizes.excerpt_tokens)
@@ -41,6 +43,7 @@ def schemas(sizes: HarvestSizes, context: int) -> dict[str, pa.Schema]:
             "name": pa.string(),
             "threshold": pa.float32(),
             **{f"{split}_{name}": kind for split in sizes.splits for name, kind in statistics.items()},
+            **dict.fromkeys(REFERENCES, pa.float64()),
             **{f"{end}_{name}": kind for end in ("promoted", "suppressed") for name, kind in logits.items()},
         },
         "excerpts": {
@@ -51,6 +54,7 @@ def schemas(sizes: HarvestSizes, context: int) -> dict[str, pa.Schema]:
             **{name: pa.int32() for name in ("interval", "rank", "window", "start", "anchor")},
             "ids": ids,
             "activations": activations,
+            "bigram": activations,
         },
         "pool": {"split": label, **{name: pa.int32() for name in ("window", "start", "anchor", "cluster")}, "ids": ids},
         "vocabulary": {"token": pa.string()},

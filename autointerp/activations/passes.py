@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from autointerp.activations.pairs import Cells, PairSums
 from autointerp.activations.plan import OUT_OF_CONTEXT, RANDOM, SPLITS, TOP_TOKENS, ArmUnits, Block, HarvestSizes
 from autointerp.activations.sampling import EMPTY, Anchors, BottomK, hashed, in_turn, least_of_each, mixed, salt
 from autointerp.records.unit import Split
@@ -123,6 +124,8 @@ class SplitState:
     """What one split of one arm has come to so far."""
 
     def __init__(self, units: ArmUnits, anchors: Anchors, sizes: HarvestSizes, split: Split, keys: np.ndarray) -> None:
+        self.name: Split = split
+        """Which split."""
         n, kept = len(units.units), sizes.splits[split]
         self._anchors, self._sizes, self._keys, self._n = anchors, sizes, keys, n
         self.maximum = np.zeros(n, dtype=np.float32)
@@ -186,12 +189,18 @@ class ArmState:
     """What the harvest of one arm has come to so far: `first` for every batch, `plan`, `second` for every batch."""
 
     def __init__(
-        self, label: str, units: ArmUnits, anchors: Anchors, split: np.ndarray, sizes: HarvestSizes, seed: int
+        self,
+        label: str,
+        units: ArmUnits,
+        anchors: Anchors,
+        split: np.ndarray,
+        cells: Cells,
+        sizes: HarvestSizes,
+        seed: int,
     ) -> None:
-        self.units = units
-        """The arm's units."""
-        self._anchors, self._split, self._sizes, self._seed, self._label = anchors, split, sizes, seed, label
-        self._tokens = anchors.windows.tokens.reshape(-1)
+        self.label, self.units = label, units
+        """The arm's name and units."""
+        self._anchors, self._split, self._sizes, self._seed = anchors, split, sizes, seed
         self._row_of = np.full(int(units.units.max(initial=-1)) + 2, -1)
         self._row_of[units.units] = np.arange(len(units.units))
         keys = hashed(salt(seed, "interval", label), np.asarray(units.units))
@@ -199,13 +208,10 @@ class ArmState:
             name: SplitState(units, anchors, sizes, name, keys) for name in sizes.splits
         }
         """State of each harvested split."""
-        explain = anchors.windows.counted()[split == 0]
-        self.tokens, self.occurrences = np.unique(anchors.windows.tokens[split == 0][explain], return_counts=True)
-        """Token ids of the explain split, and how often each occurs."""
-        self._column = np.zeros(int(self._tokens.max(initial=0)) + 1, dtype=np.int64)
-        self._column[self.tokens] = np.arange(len(self.tokens))
-        self.token_sums = np.zeros((len(self.tokens), len(units.units)), dtype=np.int64)
-        """Sum of each unit's activations over the explain split, by token."""
+        self.pairs = PairSums(cells, len(units.units))
+        """Sums of each unit's activations over tokens and pairs of tokens."""
+        self.squares = np.zeros(len(units.units))
+        """Sum of each unit's squared activations over the score split, in whole steps of `steps`."""
         self.steps = np.ones(len(units.units), dtype=np.float32)
         """Steps of the sums per unit of activation."""
 
@@ -236,12 +242,17 @@ class ArmState:
         for state, part in self._parts(batch, block):
             steps = np.rint(part.value * self.steps.take(part.row))
             state.sums += np.bincount(part.row, weights=steps, minlength=len(self.steps)).astype(np.int64)
-            if state is explain:
-                column = self._column.take(self._tokens.take(part.place))
-                at = column * len(self.steps) + part.row
-                np.add.at(self.token_sums.reshape(-1), at, steps.astype(np.int64))
+            fires = part.value > self.units.thresholds.take(part.row)
+            self.pairs.add(state.name, part.place, part.row, steps, fires)
+            if state.name == "score":
+                squares = np.rint(steps.astype(np.float64) ** 2 / 2**_SUM_BITS)
+                self.squares += np.bincount(part.row, weights=squares, minlength=len(self.steps))
             state.admit_intervals(part, self._fired(part), explain.maximum)
             state.fill_planned(part, batch)
+
+    def squared(self) -> np.ndarray:
+        """Sum of each unit's squared activations over the score split."""
+        return self.squares * 2.0**_SUM_BITS / self.steps.astype(np.float64) ** 2
 
     def _parts(self, batch: range, block: Block) -> list[tuple[SplitState, Part]]:
         context = self._anchors.windows.context
@@ -263,7 +274,7 @@ class ArmState:
         return np.where(np.take_along_axis(fresh, order, 1), np.take_along_axis(tokens, order, 1), -1)
 
     def _random(self, name: Split, pool: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        state = hashed(salt(self._seed, "random", name, self._label), np.asarray(self.units.units))
+        state = hashed(salt(self._seed, "random", name, self.label), np.asarray(self.units.units))
         keys = hashed(state[:, None], np.arange(len(pool[0]))[None, :])
         picked = np.argsort(keys, axis=1)[:, : self._sizes.splits[name].random]
         return pool[0][picked], pool[1][picked], np.full(picked.shape, RANDOM)

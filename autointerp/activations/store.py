@@ -1,6 +1,7 @@
 """The store that a harvest writes, read back unit by unit."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 
 from autointerp.activations.layout import MANIFEST, VERSION, digest, file_of, schemas
 from autointerp.activations.plan import GROUPS, SPLITS, HarvestSizes, SplitSizes
+from autointerp.activations.references import REFERENCES
 from autointerp.records.unit import Excerpt, LogitEffect, Pool, Split, SplitStatistics, Unit, UnitRecord
 from sae.corpus.windows import Windows
 from sae.errors import UserError
@@ -110,6 +112,7 @@ class Store:
             promoted=self._effects("promoted", row),
             suppressed=self._effects("suppressed", row),
             token_means=dict(zip(tokens.tolist(), means.tolist(), strict=True)),
+            references={name: value for name in REFERENCES if not math.isnan(value := float(columns[name][row]))},
         )
 
     def pool(self, split: Split) -> Pool:
@@ -166,9 +169,8 @@ class Store:
         numbers = {name: table[name][mine].tolist() for name in ("window", "start", "anchor", "interval")}
         clusters = self.cluster[table["window"][mine]].tolist()
         found: dict[Split, list[Excerpt]] = {split: [] for split in self.sizes.splits}
-        for i, (split, group, ids, activations) in enumerate(
-            zip(*(table[name][mine].tolist() for name in ("split", "group", "ids", "activations")), strict=True)
-        ):
+        listed = (table[name][mine].tolist() for name in ("split", "group", "ids", "activations", "bigram"))
+        for i, (split, group, ids, activations, bigram) in enumerate(zip(*listed, strict=True)):
             found[SPLITS[split]].append(
                 Excerpt(
                     window=numbers["window"][i],
@@ -180,6 +182,7 @@ class Store:
                     anchor=numbers["anchor"][i],
                     group=GROUPS[group],
                     interval=numbers["interval"][i],
+                    bigram=tuple(bigram) if SPLITS[split] != "explain" else (),
                 )
             )
         return {split: tuple(excerpts) for split, excerpts in found.items()}

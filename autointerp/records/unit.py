@@ -1,7 +1,7 @@
 """What is explained, and what the harvest knows of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -50,6 +50,10 @@ class Excerpt:
     """Why it was drawn."""
     interval: int
     """1 to 12 for the interval of the anchor's activation, 0 where the anchor does not fire."""
+    bigram: tuple[float, ...] = ()
+    """`bigram`'s prediction at each token: the unit's mean activation on the pair of it and the token before it over
+    the explain split, or on the token where that pair is unknown. Empty in the explain split, and where a source has
+    no such table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,9 @@ class UnitRecord:
     """Ten lowest logit weights, rising."""
     token_means: Mapping[int, float]
     """`unigram`: mean activation per token id over the explain split; absent means 0."""
+    references: Mapping[str, float] = field(default_factory=dict[str, float])
+    """What `unigram` and `bigram` reach over every position of the score split, by name (``unigram_pearson``,
+    ``bigram_auprc`` and so on); absent where it is undefined, or where a source does not know it."""
 
     @property
     def maximum(self) -> float:

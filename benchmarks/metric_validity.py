@@ -17,9 +17,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from autointerp import estimation
-from benchmarks.validity_metrics import average_precision, census, sampled, scorer
-from benchmarks.validity_world import FLAWS, RULES, SyntheticUnit, World, corpus_world, flawed_unit, make_unit, zipf_world
+from autointerp import estimation, statistics
+from autointerp.records.trial import Undefined
+from autointerp.scorers.population import ALLOCATION
+from benchmarks import validity_report
+from benchmarks.validity_metrics import average_precision, census, sampled, scaled, scorer
+from benchmarks.validity_world import (
+    FLAWS,
+    RULES,
+    SyntheticUnit,
+    World,
+    corpus_world,
+    flawed_unit,
+    make_unit,
+    zipf_world,
+)
 
 DENSITIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
@@ -120,17 +132,83 @@ def coverage(units: list[tuple[World, SyntheticUnit]], runs: int, rng: np.random
     return pd.DataFrame(rows, columns=columns)
 
 
+
+ARM = 100
+"""Units per arm of a null run."""
+_EXPLANATION, _WINDOW = 0.00244, 0.00046 / 60
+"""Dollars per explanation (claude-sonnet-5-5) and per simulated excerpt (gpt-6-luna), prefixes cached: cost.md."""
+
+
+def type_one(scores: np.ndarray, runs: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Share of null runs in which arms drawn from the same units differ at 5 %, by test."""
+    wrong: dict[str, int] = defaultdict(int)
+    for _ in range(runs):
+        first, second = rng.choice(scores, size=ARM), rng.choice(scores, size=ARM)
+        tested = statistics.mann_whitney(first, second)
+        wrong["Mann-Whitney"] += not isinstance(tested, Undefined) and tested.p < 0.05
+        for average in ("median", "mean"):
+            found = statistics.bootstrap_difference(first, second, average, rng, resamples=400)
+            wrong[f"bootstrap interval, {average}"] += not isinstance(found, Undefined) and not found.low <= 0 <= found.high
+    rows = [(test, runs, n / runs) for test, n in wrong.items()]
+    return pd.DataFrame(rows, columns=["test", "null runs", "rejected"])
+
+
+def power(units: list[tuple[World, SyntheticUnit]], draws: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Smallest difference of means that 250 units per arm see in 80 % of runs, by excerpts per unit."""
+    rows = []
+    for excerpts in (30, 60, 120, 240):
+        sizes, noise, values = scaled(ALLOCATION, excerpts / 120), [], []
+        for world, unit in units:
+            estimates = []
+            for _ in range(draws):
+                at, sample = sampled(world, unit, unit.explanations["true"], rng, sizes)
+                weights = estimation.calibrated(sample, estimation.base_weights(sample)[None, :])
+                estimates.append(float(estimation.pearson(sample, weights, unit.predictions["extra named"][at])[0]))
+            noise.append(np.var(estimates, ddof=1))
+            values.append(np.mean(estimates))
+        within = float(np.mean(noise))
+        between = max(float(np.var(values, ddof=1)) - within / draws, 0.0)
+        for n in (100, 250, 1000):
+            detectable = (1.96 + 0.8416) * np.sqrt(2 * (between + within) / n)
+            dollars = 2 * n * (_EXPLANATION + excerpts * _WINDOW)
+            rows.append((excerpts, n, np.sqrt(between), np.sqrt(within), detectable, dollars))
+    columns = ["excerpts", "units per arm", "sd between units", "sd of an estimate", "detectable difference", "dollars"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def measure(sizes: Sizes, seed: int) -> dict[str, pd.DataFrame]:
+    """Every experiment's rows, by its name."""
+    rng = np.random.default_rng(seed)
+    real = corpus_world(sizes.tokens, seed) if sizes.tokens else zipf_world(150, seed + 1)
+    worlds = {
+        world: [make_unit(world, rule, rng) for rule in RULES for _ in range(sizes.per_rule)]
+        for world in (real, zipf_world(4000 if sizes.tokens else 150, seed))
+    }
+    units = [(world, unit) for world, made in worlds.items() for unit in made]
+    out = {"labels": label_tests(units, rng), "ranking": ranking(worlds, rng), "density": density_bias(real, sizes, rng)}
+    flawed = (
+        flawed_unit(real, density, precision, findable=True, rng=rng) for density in DENSITIES for precision in (1 / 6, 0.5)
+    )
+    some = [units[i] for i in rng.permutation(len(units))[: 2 * len(RULES)]]
+    out["coverage"] = coverage([*some, *((real, unit) for unit in flawed if unit)], sizes.runs, rng)
+    right = out["ranking"].query("right and metric == 'population Pearson'")["score"].to_numpy()
+    out["type one"] = type_one(right, sizes.null_runs, rng)
+    out["power"] = power(some, max(2, sizes.draws), rng)
+    return out
+
+
+def main() -> None:
+    """Measure, and write tables and figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
+    parser.add_argument("--quick", action="store_true", help="tiny sizes over generated words, to see that it runs")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    sizes, started = QUICK if given.quick else Sizes(), time.monotonic()
+    found = measure(sizes, given.seed)
+    text = validity_report.write(given.out, found, meta_auprc(found["ranking"]), sizes, time.monotonic() - started)
+    print(text)
+
+
 if __name__ == "__main__":
-    started = time.monotonic()
-    rng = np.random.default_rng(0)
-    import sys
-    world = zipf_world(4000, 0) if "z" in sys.argv else corpus_world(2_200_000, 0)
-    print(world.n, time.monotonic() - started)
-    units = [(world, make_unit(world, rule, rng)) for rule in RULES for _ in range(2)]
-    print([(u.rule, round(u.fires.mean(), 6)) for _, u in units])
-    t = label_tests(units, rng)
-    print(t.groupby(["metric", "flaw"], sort=False)["falls"].mean().unstack().round(2)); print(time.monotonic() - started)
-    r = ranking({world: [u for _, u in units]}, rng); print(meta_auprc(r).round(3)); print(time.monotonic() - started)
-    c = coverage(units, 300, rng)
-    print(c.groupby(["metric", "flaw"])[["inside", "inside_seen", "width", "width_seen"]].mean().round(3)); print(time.monotonic() - started)
-    print(c[c.metric=='Pearson'].groupby(["rule", "flaw"])[["population","inside", "inside_seen", "width", "width_seen"]].mean().round(3)); print(time.monotonic() - started)
+    main()

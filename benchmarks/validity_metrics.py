@@ -1,7 +1,8 @@
 """Every metric as a run computes it: from the sample of its protocol, not from the population."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from autointerp import estimation, statistics
 from autointerp.proposal import propose
 from autointerp.records.anchors import AnchorSample, Totals
 from autointerp.scorers.population import ALLOCATION, Allocation
-from benchmarks.validity_world import LEVELS, WIDTH, SyntheticUnit, World
+from benchmarks.validity_world import WIDTH, SyntheticUnit, World
 
 HEADLINE = "population Pearson"
 INTERVALS = 12
@@ -107,6 +108,20 @@ def sampled(
     return at, AnchorSample(*columns, np.array(size, dtype=float), np.array(taken, dtype=float), totals)
 
 
+def scaled(sizes: Allocation, factor: float) -> Allocation:
+    """The same allocation with another number of excerpts; fewer strata where there are few."""
+    few = factor < 0.5
+    return replace(
+        sizes,
+        top=round(sizes.top * factor),
+        firing=round(sizes.firing * factor),
+        silent=round(sizes.silent * factor),
+        strata=3 if few else sizes.strata,
+        proposed=2 if few else sizes.proposed,
+        fewest=3 if few else sizes.fewest,
+    )
+
+
 def average_precision(truth: np.ndarray, score: np.ndarray) -> float:
     """Average precision, ties taken together."""
     if not truth.any():
@@ -128,7 +143,8 @@ def _classification(truth: np.ndarray, predicted: np.ndarray) -> tuple[float, fl
     return float((recall + specificity) / 2), float(2 * right / max(right + wrong + truth.sum(), 1))
 
 
-Score = Callable[[str], Mapping[str, float]]
+Score: TypeAlias = Callable[[str, np.ndarray], Mapping[str, float]]
+"""Scores of an explanation by metric, from its text and its predictions at every anchor."""
 
 
 def scorer(world: World, unit: SyntheticUnit, rng: np.random.Generator) -> Score:
@@ -162,7 +178,7 @@ def scorer(world: World, unit: SyntheticUnit, rng: np.random.Generator) -> Score
             **{f"population {name}": value for name, value in ours.items()},
         }
 
-    return score  # type: ignore[return-value]
+    return score
 
 
 def census(unit: SyntheticUnit, prediction: np.ndarray) -> Mapping[str, float]:
@@ -183,8 +199,3 @@ def _marked(unit: SyntheticUnit, contexts: Excerpts, noise: np.ndarray, *, fires
     rows = np.flatnonzero(chosen.any(axis=1))
     column = np.where(chosen, noise, -1).argmax(axis=1)
     return contexts.at[rows, column[rows]]
-
-
-def rescaled(unit: SyntheticUnit) -> np.ndarray:
-    """The oracle: true activations as levels."""
-    return LEVELS * unit.truth / max(unit.truth.max(), 1e-300)

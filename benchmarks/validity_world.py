@@ -111,11 +111,10 @@ def make_unit(world: World, rule: str, rng: np.random.Generator) -> SyntheticUni
     active = strength[world.token] > 0
     if rule == "token in context":
         active &= _in_context(world.token, rng)
-    if rule == "noisy":
-        active &= rng.random(world.n) < 0.7
-        active |= rng.random(world.n) < 0.2 * total
-    level = np.where(strength[world.token] > 0, strength[world.token], 0.3)
-    truth = np.where(active, level * noise, 0.0)
+    truth = np.where(active, strength[world.token] * noise, 0.0)
+    if rule == "noisy":  # like a neuron: weakly active nearly everywhere, beside its token
+        weak = rng.random(world.n) < 0.4
+        truth = np.where(active, truth, np.where(weak, rng.exponential(0.03, world.n), 0.0))
     unigram = _unigram(world, strength, share=float(active.sum()) / max((strength[world.token] > 0).sum(), 1))
     return explain(world, SyntheticUnit(rule, truth, unigram), tokens, rng)
 
@@ -128,7 +127,7 @@ def explain(world: World, unit: SyntheticUnit, tokens: np.ndarray, rng: np.rando
     """
     quantised = np.clip(np.floor(10 * unit.truth / max(unit.truth.max(), 1e-9)), 0, LEVELS)
     blurred = np.clip(np.round(quantised + rng.normal(0, 1, world.n)), 1, LEVELS)
-    true = np.where(unit.fires & (rng.random(world.n) > 0.1), blurred, 0.0)
+    true = np.where((quantised > 0) & (rng.random(world.n) > 0.1), blurred, 0.0)
     positive = np.flatnonzero(true)
     missing = true.copy()
     missing[positive[rng.random(len(positive)) < 0.5]] = 0

@@ -2,6 +2,7 @@
 
 import dataclasses
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 
 from autointerp.activations.harvest import harvest as harvest_arms
@@ -9,7 +10,7 @@ from autointerp.activations.plan import ArmUnits, LogitTokens
 from autointerp.activations.replay import Replay
 from autointerp.activations.source import StoreSource
 from autointerp.activations.store import Store
-from autointerp.config import RunConfig
+from autointerp.config import RunConfig, load_run
 from autointerp.manifest import environment, read_manifest, run_key, timed, update_manifest
 from autointerp.notation import display
 from autointerp.prompts import prompt_digests
@@ -115,5 +116,22 @@ def _arm_units(setting: Setting, arm: Arm) -> ArmUnits:
 
 
 def stored(directory: Path) -> StoreSource:
-    """The harvested store of a run, without its subject."""
-    return StoreSource(Store.open(directory / HARVEST), None)
+    """The harvested store of a run; its subject is loaded when activations are first recomputed.
+
+    That raises `UserError` where subject, dictionaries or corpus are no longer what was harvested.
+    """
+    store = Store.open(directory / HARVEST)
+
+    @cache
+    def setting() -> Setting:
+        with timed(directory, "load"):
+            loaded = load_setting(load_run(directory), terminal.say)
+        if loaded.key != store.manifest["key"]:
+            raise UserError(
+                f"{directory} was harvested from another subject, dictionary or corpus.",
+                "Their contents have changed since, so activations cannot be recomputed.",
+                "Give another --out.",
+            )
+        return loaded
+
+    return StoreSource(store, lambda unit, windows: setting().recompute(unit, windows))

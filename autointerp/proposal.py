@@ -2,8 +2,8 @@
 
 Every token gets a weight: the idf of BM25 (Robertson and Zaragoza 2009) where the explanation has its word, or the
 unigram table's mean activation, whichever is higher, each relative to its largest. Anchors are put into strata by the
-weight of their token, then those near a word of the explanation, then all others. What counts is enumerated by token id,
-so that no pass over the split is made.
+weight of their token, then those near a word of the explanation, then all others. What counts is enumerated by token
+id, so that no pass over the split is made.
 """
 
 import re
@@ -84,6 +84,12 @@ class TextIndex:
         order, begin = self._by_token
         return order[begin[token] + rank]
 
+    def anchors_at(self, row: Int[np.ndarray, " n"], position: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        """The anchors at positions of the store's windows."""
+        window = np.searchsorted(self.text.row, row)
+        begin = np.cumsum(self._per_window) - self._per_window
+        return begin[window] + position - self.text.first
+
     def near(self, tokens: Int[np.ndarray, " token"]) -> Int[np.ndarray, " anchor"]:
         """Anchors within `NEAR` tokens of an occurrence of `tokens` in the same window, rising; the rarest first."""
         rarest = tokens[np.lexsort((tokens, self.count[tokens]))]
@@ -106,7 +112,10 @@ def matches(explanation: str, index: TextIndex) -> Bool[np.ndarray, " token"]:
     stems = tuple(word for word in plain if len(word) >= _SHORTEST_STEM)
     begun = {word[:n] for word in stems for n in range(_SHORTEST_STEM, len(word) + 1)}
     return np.array(
-        [word in named or (len(word) >= _SHORTEST_STEM and (word in begun or word.startswith(stems))) for word in index.words]
+        [
+            word in named or (len(word) >= _SHORTEST_STEM and (word in begun or word.startswith(stems)))
+            for word in index.words
+        ]
     )
 
 

@@ -161,11 +161,14 @@ def scorer(world: World, unit: SyntheticUnit, rng: np.random.Generator) -> Score
         pairs = np.concatenate([marked_right, marked_wrong])
         fuzzed, _ = _classification(np.arange(len(pairs)) < len(marked_right), prediction[pairs] >= 1)
         at, sample = sampled(world, unit, text, rng)
-        calibrated = estimation.calibrated(sample, estimation.base_weights(sample)[None, :])
-        ours = {
-            name: float(estimator(sample, calibrated, prediction[at])[0])
-            for name, estimator in (("Pearson", estimation.pearson), ("AUPRC", estimation.auprc), ("F1", estimation.f1))
+        base = estimation.base_weights(sample)[None, :]
+        ways = {
+            "Pearson": (estimation.pearson, estimation.calibrated(sample, base)),
+            "AUPRC": (estimation.auprc, base),
+            "F1": (estimation.f1, base),
         }
+        drawn = prediction[at].astype(np.float64)
+        ours = {name: float(estimator(sample, weights, drawn)[0]) for name, (estimator, weights) in ways.items()}
         return {
             "monosemanticity Spearman": statistics.spearman(truth, levels) or 0.0,
             "monosemanticity Pearson": _correlation(truth, levels),

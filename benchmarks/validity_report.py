@@ -28,12 +28,12 @@ def write(out: Path, found: dict[str, pd.DataFrame], meta: pd.Series, sizes: obj
         table.to_csv(out / f"{NAME}_{name}.csv", index=False, float_format="%.5g", lineterminator="\n")
     said = {
         "validity": "Share of units whose score falls when half of the predicted anchors are silenced (missing), or as "
-        "many more are predicted: on other tokens that the explanation names (extra named), or at random anchors (extra "
-        "hidden). `meta-AUPRC`: average precision of telling true from false explanations by their score. `census` is "
+        "many more are predicted: on other tokens that the explanation names (extra named), or anywhere (extra hidden)."
+        " `meta-AUPRC`: average precision of telling true from false explanations by their score. `census` is "
         "computed over every anchor: what the metric is worth where sampling plays no part.",
         "density": "The same flawed explanation (precision 1/6 or 1/2, full recall) at every density: bias against the "
         "value over all anchors. `findable`: false predictions on the explanation's own words; `hidden`: anywhere.",
-        "coverage": "Share of runs whose 95 % interval holds the value over all anchors; `seen` is the interval without "
+        "coverage": "Share of runs whose 95 % interval holds the value over all anchors; `seen` is that without "
         "the allowance for false predictions where none was drawn. `below`, `above`: where the truth lay otherwise.",
         "type_one": "Two arms of 100 units drawn from the same scores: share of runs that call them different at 5 %.",
         "power": "Smallest difference of mean population Pearson seen in 80 % of runs at 5 %, and what both arms cost.",
@@ -60,7 +60,9 @@ def density(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean estimate less the mean over all anchors, by flaw, precision, density and metric."""
     rows = rows.assign(bias=rows["estimate"] - rows["population"])
     parts = rows.groupby(["flaw", "precision", "metric", "density"], sort=False)
-    table = parts.agg(n=("bias", "size"), population=("population", "mean"), estimate=("estimate", "mean"), bias=("bias", "mean"))
+    table = parts.agg(
+        n=("bias", "size"), population=("population", "mean"), estimate=("estimate", "mean"), bias=("bias", "mean")
+    )
     table["standard error"] = parts["bias"].sem()
     return table.reset_index()
 

@@ -143,6 +143,7 @@ def explain(world: World, unit: SyntheticUnit, tokens: np.ndarray, rng: np.rando
         drawn[name] = more
     text = words(world, tokens)
     both = f"{text} {words(world, wrong)}"
+    drawn = {name: levels.astype(np.float32) for name, levels in drawn.items()}
     texts = {"true": text, "missing": text, "extra named": both, "extra hidden": text}
     return SyntheticUnit(unit.rule, unit.truth, unit.unigram, texts, drawn)
 
@@ -158,7 +159,11 @@ def flawed_unit(
     predicted = density / precision
     if predicted > 0.65 or density * world.n < 8:
         return None
-    tokens = _fill(world, rng.permutation(np.flatnonzero(world.index.count > 0)), int(world.n * (predicted if findable else density)))
+    tokens = _fill(
+        world,
+        rng.permutation(np.flatnonzero(world.index.count > 0)),
+        int(world.n * (predicted if findable else density)),
+    )
     inside = np.isin(world.token, tokens)
     active = inside & (rng.random(world.n) < (precision if findable else 1.0))
     truth = np.where(active, rng.gamma(2.0, 0.5, world.n) + 0.05, 0.0)
@@ -169,13 +174,17 @@ def flawed_unit(
     strength = np.zeros(len(world.index.count))
     strength[tokens] = 1.0
     unigram = _unigram(world, strength, share=precision if findable else 1.0)
-    return SyntheticUnit(f"flawed {density:g}", truth, unigram, {"flawed": words(world, tokens)}, {"flawed": levels})
+    return SyntheticUnit(
+        f"flawed {density:g}", truth, unigram, {"flawed": words(world, tokens)}, {"flawed": levels.astype(np.float32)}
+    )
 
 
 def words(world: World, tokens: np.ndarray) -> str:
     """An explanation that names the commonest dozen of the tokens."""
     known = tokens[np.argsort(-world.index.count[tokens], kind="stable")][:12]
-    return "Fires on " + ", ".join('"' + world.index.text.vocabulary[token].replace('"', '\\"') + '"' for token in known)
+    return "Fires on " + ", ".join(
+        '"' + world.index.text.vocabulary[token].replace('"', '\\"') + '"' for token in known
+    )
 
 
 def _tokens(world: World, rule: str, total: float, rng: np.random.Generator) -> np.ndarray:

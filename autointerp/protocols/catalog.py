@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from autointerp.protocols.monosemanticity_2023 import Monosemanticity2023
+from autointerp.protocols.population import Population
 from autointerp.protocols.preset import Preset
 from sae.errors import UserError, nearest
 
 PRESETS: Mapping[str, Callable[[int], Preset]] = {
     "monosemanticity-2023": lambda seed: Monosemanticity2023(seed=seed),
+    "population": lambda seed: Population(seed=seed),
 }
 """How each is made from a run's seed."""
 

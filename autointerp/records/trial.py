@@ -1,11 +1,13 @@
 """Blinded questions, their truth, and what came of them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int32
+
+from autointerp.records.anchors import AnchorSample
 
 Question: TypeAlias = Literal["levels"]
 """What is asked of an item: a level for each of its tokens."""
@@ -51,6 +53,12 @@ class Trial:
     """The explain split's maximum, the scale of the levels."""
     top_level: int
     """The highest level."""
+    sample: AnchorSample | None = None
+    """How the items' anchors were drawn, one draw per item in their order; None where no population is estimated."""
+    anchors: Int32[np.ndarray, " item"] | None = None
+    """Which token of each item is the draw of `sample`, counted from 0."""
+    references: Mapping[str, float] = field(default_factory=dict[str, float])
+    """`UnitRecord.references`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,30 @@
+"""The `population` protocol from the command line, and after the subject has gone from memory."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.runs import arguments, command, values
+
+pytestmark = pytest.mark.usefixtures("no_figures")
+RUN = ("--features", "0:12", "--protocol", "population", "--baseline", "neurons")
+
+
+@pytest.fixture(scope="module")
+def done(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One run, which the tests here look at and do again."""
+    out = tmp_path_factory.mktemp("population") / "run"
+    assert command("run", *arguments(place, out, *RUN)) in (0, 3)
+    return out
+
+
+def test_a_run_scores_and_a_resume_comes_to_the_same(done: Path) -> None:
+    """Scores exist, and the subject that a resume loads when it is needed gives the same ones."""
+    before = (done / "scores.parquet").read_bytes()
+    rows = [row for row in values(done) if row["pearson"] is not None]
+    assert rows
+    for row in rows:
+        assert -1 <= row["pearson_low"] <= row["pearson"] <= row["pearson_high"] <= 1  # type: ignore[operator]
+    assert command("resume", done) in (0, 3)
+    assert (done / "scores.parquet").read_bytes() == before

@@ -38,7 +38,7 @@ def harvest(
 ) -> None:
     """Write the store of `arms` into `out`: the same bytes whatever the stream's batches and their order.
 
-    `split` holds each window's code (0 explain, 1 score, -1 in neither), `cluster` its document's cluster,
+    `split` holds each window's code (its place in `SPLITS`, -1 in none), `cluster` its document's cluster,
     `vocabulary` the displayed text of every token id; `key` names what was harvested, for `Store.is_complete`.
     The first pass finds maxima and top excerpts. The second, which knows the maximum, counts the activation
     intervals, samples each, sums per token, and looks up the excerpts that were planned in between. `progress` is
@@ -56,6 +56,7 @@ def harvest(
     pools: Pools = {
         name: anchors.draw(split == code, sizes.pool, np.random.default_rng([seed, code]))
         for code, name in enumerate(SPLITS)
+        if name in sizes.splits
     }
     _each_batch(passes, "statistics", len(windows), progress, lambda label, *batch: states[label].first(*batch))
     for state in states.values():
@@ -101,8 +102,8 @@ def _write_corpus(
     own = {name: getattr(windows, name) for name in ("tokens", "length", "document", "offset")}
     writer.write("windows", {**own, "cluster": cluster, "split": split})
     writer.write("vocabulary", {"token": list(vocabulary)})
-    code = np.repeat(np.arange(len(SPLITS)), [len(pools[name][0]) for name in SPLITS])
-    window, position = (np.concatenate([pools[name][i] for name in SPLITS]) for i in (0, 1))
+    code = np.repeat([SPLITS.index(name) for name in pools], [len(pool[0]) for pool in pools.values()])
+    window, position = (np.concatenate([pool[i] for pool in pools.values()]) for i in (0, 1))
     start = anchors.start(window, position)
     places = {"window": window, "start": start, "anchor": position - start, "cluster": cluster[window]}
     writer.write("pool", {"split": (code, SPLITS), **places, "ids": anchors.ids(window, start)})
@@ -116,7 +117,7 @@ def _units(states: Mapping[str, ArmState], sizes: HarvestSizes, totals: Mapping[
         "name": [name for state in states.values() for name in state.units.names],
         "threshold": np.concatenate([state.units.thresholds for state in states.values()]),
     }
-    for name in SPLITS:
+    for name in sizes.splits:
         halves = [state.splits[name] for state in states.values()]
         counts = np.concatenate([half.counts for half in halves]).reshape(-1, sizes.n_intervals)
         steps = np.concatenate([state.steps for state in states.values()]).astype(np.float64)
@@ -140,9 +141,9 @@ def _excerpts(
     states: Mapping[str, ArmState], references: Mapping[str, References], sizes: HarvestSizes, anchors: Anchors
 ) -> dict[str, object]:
     tables: list[dict[str, Any]] = [
-        {**_kept(state, half, references[state.label], sizes, anchors), "arm": arm, "split": code}
+        {**_kept(state, half, references[state.label], sizes, anchors), "arm": arm, "split": SPLITS.index(name)}
         for arm, state in enumerate(states.values())
-        for code, half in enumerate(state.splits.values())
+        for name, half in state.splits.items()
     ]
     lengths = [len(table["window"]) for table in tables]
     whole = {

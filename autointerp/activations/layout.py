@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from autointerp.activations.plan import SPLITS, HarvestSizes
+from autointerp.activations.plan import HarvestSizes
 from autointerp.activations.references import REFERENCES
 
 VERSION = 2
@@ -42,7 +42,7 @@ def schemas(sizes: HarvestSizes, context: int) -> dict[str, pa.Schema]:
             "index": pa.int32(),
             "name": pa.string(),
             "threshold": pa.float32(),
-            **{f"{split}_{name}": kind for split in SPLITS for name, kind in statistics.items()},
+            **{f"{split}_{name}": kind for split in sizes.splits for name, kind in statistics.items()},
             **dict.fromkeys(REFERENCES, pa.float64()),
             **{f"{end}_{name}": kind for end in ("promoted", "suppressed") for name, kind in logits.items()},
         },

@@ -126,7 +126,7 @@ class SplitState:
     def __init__(self, units: ArmUnits, anchors: Anchors, sizes: HarvestSizes, split: Split, keys: np.ndarray) -> None:
         self.name: Split = split
         """Which split."""
-        n, kept = len(units.units), sizes.of(split)
+        n, kept = len(units.units), sizes.splits[split]
         self._anchors, self._sizes, self._keys, self._n = anchors, sizes, keys, n
         self.maximum = np.zeros(n, dtype=np.float32)
         """Highest activation of each unit where it fires."""
@@ -204,8 +204,10 @@ class ArmState:
         self._row_of = np.full(int(units.units.max(initial=-1)) + 2, -1)
         self._row_of[units.units] = np.arange(len(units.units))
         keys = hashed(salt(seed, "interval", label), np.asarray(units.units))
-        self.splits: dict[Split, SplitState] = {name: SplitState(units, anchors, sizes, name, keys) for name in SPLITS}
-        """State of each split."""
+        self.splits: dict[Split, SplitState] = {
+            name: SplitState(units, anchors, sizes, name, keys) for name in sizes.splits
+        }
+        """State of each harvested split."""
         self.pairs = PairSums(cells, len(units.units))
         """Sums of each unit's activations over tokens and pairs of tokens."""
         self.squares = np.zeros(len(units.units))
@@ -223,9 +225,9 @@ class ArmState:
         highest = np.maximum.reduce([self.units.thresholds, *(state.maximum for state in self.splits.values())])
         self.steps = np.ldexp(np.float32(1), np.minimum(_SUM_BITS - np.frexp(highest)[1], 126)).astype(np.float32)
         top_tokens = self._top_tokens()
-        for code, (name, state) in enumerate(self.splits.items()):
+        for name, state in self.splits.items():
             random = self._random(name, pools[name])
-            elsewhere = self._out_of_context(code, name, state.top, top_tokens)
+            elsewhere = self._out_of_context(name, state.top, top_tokens)
             window, position, group = (np.concatenate(pair, axis=1) for pair in zip(random, elsewhere, strict=True))
             row, column = np.nonzero(window >= 0)
             order = np.argsort(window[row, column], kind="stable")
@@ -255,7 +257,7 @@ class ArmState:
     def _parts(self, batch: range, block: Block) -> list[tuple[SplitState, Part]]:
         context = self._anchors.windows.context
         parts = parts_of(block, batch, self._split, self._row_of, context, len(self.units.units))
-        return list(zip(self.splits.values(), parts, strict=True))
+        return [(state, parts[SPLITS.index(name)]) for name, state in self.splits.items()]
 
     def _fired(self, part: Part) -> Part:
         if not self.units.thresholds.any():
@@ -274,18 +276,20 @@ class ArmState:
     def _random(self, name: Split, pool: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         state = hashed(salt(self._seed, "random", name, self.label), np.asarray(self.units.units))
         keys = hashed(state[:, None], np.arange(len(pool[0]))[None, :])
-        picked = np.argsort(keys, axis=1)[:, : self._sizes.of(name).random]
+        picked = np.argsort(keys, axis=1)[:, : self._sizes.splits[name].random]
         return pool[0][picked], pool[1][picked], np.full(picked.shape, RANDOM)
 
     def _out_of_context(
-        self, code: int, name: Split, top: BottomK, top_tokens: np.ndarray
+        self, name: Split, top: BottomK, top_tokens: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Window, position and group of each unit's excerpts, of shape (unit, pick); window -1 past their end."""
-        n = self._sizes.of(name).out_of_context
+        n = self._sizes.splits[name].out_of_context
         needed = np.unique(top_tokens[top_tokens >= 0])
         # As many more than are kept as may lie in the unit's top windows.
         k = n + top.keys.shape[1]
-        found = self._anchors.occurrences(self._split == code, needed, k, salt(self._seed, "out of context", name))
+        found = self._anchors.occurrences(
+            self._split == SPLITS.index(name), needed, k, salt(self._seed, "out of context", name)
+        )
         window, position = (np.full((len(top_tokens), n), fill, dtype=np.int32) for fill in (-1, 0))
         for begin in range(0, len(top_tokens) if len(needed) else 0, _UNITS_AT_ONCE):
             units = slice(begin, begin + _UNITS_AT_ONCE)

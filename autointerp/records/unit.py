@@ -7,8 +7,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 from jaxtyping import Float, Int32
 
-Split: TypeAlias = Literal["explain", "score"]
-"""Half of the corpus by document cluster: an explainer sees the one, scores come from the other."""
+Split: TypeAlias = Literal["explain", "select", "calibrate", "score"]
+"""Part of the corpus by document cluster: an explainer sees the first, the best of several explanations is chosen on
+the second, predictions are rescaled by the third, scores come from the last."""
 
 Group: TypeAlias = Literal["top", "interval", "random", "out_of_context"]
 """Why an excerpt was drawn: the highest activations; one of 12 equal intervals of (0, maximum]; uniformly at
@@ -95,10 +96,10 @@ class UnitRecord:
     threshold: float
     """Activation above which it fires; 0 for rectified units."""
     statistics: Mapping[Split, SplitStatistics]
-    """Per split."""
+    """Per harvested split: always of ``explain`` and ``score``, of others where a protocol needs them."""
     excerpts: Mapping[Split, tuple[Excerpt, ...]]
-    """Per split, all groups, in a fixed order: top by falling activation, interval by interval then by hash, the
-    others by draw."""
+    """Per harvested split, all groups, in a fixed order: top by falling activation, interval by interval then by hash,
+    the others by draw."""
     promoted: tuple[LogitEffect, ...]
     """Ten highest logit weights, falling; empty where the site has no direct path to the logits."""
     suppressed: tuple[LogitEffect, ...]

@@ -14,6 +14,7 @@ from autointerp.records.outcome import Outcome, OutcomeStatistics
 from autointerp.records.trial import Score
 from autointerp.records.unit import Unit, UnitRecord
 from autointerp.seams import Explainer, Interrupted, Scorer, Simulator, Source, Stop
+from autointerp.wording import literal_overlap
 
 DRAIN_SECONDS = 30.0
 """How long calls in flight may still answer after the first Ctrl-C."""
@@ -123,7 +124,7 @@ class Evaluation:
         record = self.source.record(unit)
         explanation = await self._explain(record)
         unscored = Failure("pose", "not_scored", "The unit is explained, but not yet scored.")
-        return _outcome(rank, record, explanation, explanation if isinstance(explanation, Failure) else unscored)
+        return self._outcome(rank, record, explanation, explanation if isinstance(explanation, Failure) else unscored)
 
     async def whole(self, rank: int, unit: Unit) -> Outcome:
         """The unit's way from evidence to score; raises `Stop` only."""
@@ -142,18 +143,25 @@ class Evaluation:
 
     async def _scored(self, rank: int, record: UnitRecord, explanation: Explanation | Failure) -> Outcome:
         if isinstance(explanation, Failure):
-            return _outcome(rank, record, explanation, explanation)
+            return self._outcome(rank, record, explanation, explanation)
         trial = self.method.scorer.pose(record, explanation, self.source)
         if isinstance(trial, Failure):
-            return _outcome(rank, record, explanation, trial)
+            return self._outcome(rank, record, explanation, trial)
         predictions = await self.judges[record.unit.arm].simulator.simulate(explanation, trial.items)
-        return _outcome(rank, record, explanation, self.method.scorer.score(trial, predictions))
+        return self._outcome(rank, record, explanation, self.method.scorer.score(trial, predictions))
 
-
-def _outcome(rank: int, record: UnitRecord, explanation: Explanation | Failure, result: Score | Failure) -> Outcome:
-    explain, score = record.statistics["explain"], record.statistics["score"]
-    statistics = OutcomeStatistics(explain.density, score.density, explain.maximum, explain.mean)
-    return Outcome(record.unit, rank, statistics, explanation, result)
+    def _outcome(
+        self, rank: int, record: UnitRecord, explanation: Explanation | Failure, result: Score | Failure
+    ) -> Outcome:
+        explain, score = record.statistics["explain"], record.statistics["score"]
+        evidence = self.method.evidence(record) if isinstance(explanation, Explanation) else None
+        shown, overlap = None, None
+        if isinstance(explanation, Explanation) and isinstance(evidence, Evidence):
+            shown, overlap = len(evidence.excerpts), literal_overlap(explanation.text, evidence)
+        statistics = OutcomeStatistics(
+            explain.density, score.density, explain.maximum, explain.mean, evidence=shown, overlap=overlap
+        )
+        return Outcome(record.unit, rank, statistics, explanation, result)
 
 
 @contextmanager

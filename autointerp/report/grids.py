@@ -1,6 +1,7 @@
 """A comparison as tables for people."""
 
-from autointerp.compare import Comparison, Contrast, Support
+from autointerp.compare import Comparison
+from autointerp.contrast import Contrast, Support
 from autointerp.records.trial import Undefined
 from autointerp.report.grid import Grid
 from autointerp.report.verdict import number

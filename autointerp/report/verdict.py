@@ -1,6 +1,7 @@
 """What a comparison says, in words. Every interval is of 95 %."""
 
-from autointerp.compare import ArmSummary, Comparison, Contrast
+from autointerp.compare import ArmSummary, Comparison
+from autointerp.contrast import Contrast
 from autointerp.counted import LIFT
 from autointerp.records.trial import Undefined
 from autointerp.statistics import Estimate

@@ -153,8 +153,16 @@ def _share(part: int, whole: int, reason: str) -> float | Undefined:
     return part / whole if whole else Undefined(reason)
 
 
+def adjusted(comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
+    """The comparisons, by protocol, with every contrast's `q` over the family of all contrasts under all protocols."""
+    family = iter(_adjusted([contrast for each in comparisons.values() for contrast in each.contrasts]))
+    return {
+        name: replace(each, contrasts=tuple(next(family) for _ in each.contrasts)) for name, each in comparisons.items()
+    }
+
+
 def _adjusted(contrasts: Sequence[Contrast]) -> tuple[Contrast, ...]:
-    """The contrasts with `q` over the whole family of them."""
+    """The contrasts with `q` over all of them."""
     tested = [each.p for each in contrasts if not isinstance(each.p, Undefined)]
-    adjusted = iter(benjamini_hochberg(np.array(tested, dtype=np.float64)).tolist())
-    return tuple(each if isinstance(each.p, Undefined) else replace(each, q=next(adjusted)) for each in contrasts)
+    q = iter(benjamini_hochberg(np.array(tested, dtype=np.float64)).tolist())
+    return tuple(each if isinstance(each.p, Undefined) else replace(each, q=next(q)) for each in contrasts)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from autointerp import notation, statistics
 from autointerp.records.explanation import Explanation, Failure
-from autointerp.records.trial import Item, Measure, Prediction, Score, Trial, Undefined
+from autointerp.records.trial import Influence, Item, Measure, Prediction, Score, Trial, Undefined
 from autointerp.records.unit import Excerpt, Group, Split, UnitRecord
 from autointerp.seams import Source
 
@@ -152,13 +152,15 @@ class SimulationScorer:
         kept = np.array([isinstance(p, Prediction) for _, p in zip(trial.items, predictions, strict=True)])
         predicted = np.array(given, dtype=np.float64)
         measures: Mapping[str, Measure | Undefined]
+        influence = None
         if len(given) < self.answered * len(kept):
             reason = Undefined(f"incomplete: {len(given)} of {len(kept)} items have a prediction")
             measures = dict.fromkeys(MEASURES, reason)
         else:
             measures = _measures(trial, kept, predicted, np.random.default_rng(self.seed))
+            influence = _influence(trial, kept, predicted)
         constant = bool(given) and bool(predicted.min() == predicted.max())
-        return Score(measures, HEADLINE, len(kept), len(kept) - len(given), constant)
+        return Score(measures, HEADLINE, len(kept), len(kept) - len(given), constant, influence)
 
 
 def _measures(
@@ -201,6 +203,19 @@ def _measures(
             else Undefined("no item of this interval")
         )
     return measures
+
+
+def _influence(trial: Trial, kept: np.ndarray, predicted: Float[np.ndarray, "answered token"]) -> Influence:
+    """Of the measures that arms are compared by, and of the floor that the lift is taken from."""
+    truth, unigram = trial.truth[kept], trial.unigram[kept]
+    by_item = {
+        "spearman": statistics.spearman_influence(truth, predicted),
+        "pearson": statistics.pearson_influence(truth, predicted),
+        "unigram_spearman": statistics.spearman_influence(truth, unigram),
+    }
+    clusters, place = np.unique(trial.clusters[kept], return_inverse=True)
+    changes = {name: np.bincount(place, each.sum(1)).astype(np.float16) for name, each in by_item.items()}
+    return Influence(clusters, changes)
 
 
 def _spearman(

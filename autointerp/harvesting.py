@@ -10,13 +10,16 @@ from autointerp.activations.plan import ArmUnits, LogitTokens
 from autointerp.activations.replay import Replay
 from autointerp.activations.source import StoreSource
 from autointerp.activations.store import Store
+from autointerp.arms import Arm
 from autointerp.config import RunConfig, load_run
+from autointerp.controls import arm_infos, controlled
 from autointerp.manifest import environment, read_manifest, run_key, timed, update_manifest
 from autointerp.notation import display
 from autointerp.prompts import prompt_digests
 from autointerp.report import terminal
+from autointerp.seams import Source
 from autointerp.spending import fixed
-from autointerp.wiring import Arm, Setting, harvest_sizes, load_setting
+from autointerp.wiring import Setting, harvest_sizes, load_setting
 from sae.errors import UserError
 from sae.features import stream_units
 from sae.logits import top_logits
@@ -25,10 +28,10 @@ HARVEST = "harvest"
 """Folder of the store within a results directory."""
 
 
-def harvested(config: RunConfig, directory: Path) -> StoreSource:
+def harvested(config: RunConfig, directory: Path) -> Source:
     """The store of the run, harvested where it is not there yet; the directory is made when all is loaded."""
     with timed(directory, "load"):
-        setting = load_setting(config, terminal.say)
+        setting = load_setting(config, directory, terminal.say)
         save(config, directory)
     store = directory / HARVEST
     if read_manifest(directory).get("harvest") not in (None, setting.key) and store.exists():
@@ -48,7 +51,7 @@ def harvested(config: RunConfig, directory: Path) -> StoreSource:
                 "prompts": dict(prompt_digests()),
                 "dictionaries": {arm.info.label: arm.digest for arm in setting.arms},
             },
-            "arms": [dataclasses.asdict(arm.info) for arm in setting.arms],
+            "arms": [dataclasses.asdict(info) for info in arm_infos(config, [arm.info for arm in setting.arms])],
             "harvest": setting.key,
         },
     )
@@ -60,7 +63,7 @@ def harvested(config: RunConfig, directory: Path) -> StoreSource:
             terminal.say("The harvest was interrupted and will start over; answers already paid for are kept.")
             terminal.say(f"Go on with: autointerp resume {directory}")
             raise
-    return StoreSource(Store.open(store), setting.recompute)
+    return controlled(config, StoreSource(Store.open(store), setting.recompute))
 
 
 def save(config: RunConfig, directory: Path) -> None:
@@ -78,8 +81,11 @@ def _harvest(setting: Setting, out: Path) -> None:
     windows, splits = setting.corpus.windows, setting.corpus.splits
     places = {arm.info.label: (arm.site, arm.dictionary) for arm in setting.arms}
     units = {arm.info.label: arm.units for arm in setting.arms}
+    subjects = {arm.info.label: arm.subject for arm in setting.arms}
     replay = Replay(
-        lambda: stream_units(setting.subject, places, windows, units=units, batch=setting.config.windows_per_pass)
+        lambda: stream_units(
+            setting.subject, places, windows, units=units, subjects=subjects, batch=setting.config.windows_per_pass
+        )
     )
     with closing(replay), terminal.stage(HARVEST, 2 * len(windows), "windows") as advance:
 
@@ -87,7 +93,7 @@ def _harvest(setting: Setting, out: Path) -> None:
             advance(done if stage == "statistics" else total + done)
 
         harvest_arms(
-            {arm.info.label: _arm_units(setting, arm) for arm in setting.arms},
+            {arm.info.label: _arm_units(arm) for arm in setting.arms},
             windows,
             splits.code,
             splits.cluster,
@@ -101,9 +107,9 @@ def _harvest(setting: Setting, out: Path) -> None:
         )
 
 
-def _arm_units(setting: Setting, arm: Arm) -> ArmUnits:
+def _arm_units(arm: Arm) -> ArmUnits:
     names = arm.dictionary.names()
-    top = top_logits(setting.subject, arm.site, arm.dictionary)
+    top = top_logits(arm.subject, arm.site, arm.dictionary)
     logits = None
     if top is not None:
         logits = LogitTokens(
@@ -115,8 +121,8 @@ def _arm_units(setting: Setting, arm: Arm) -> ArmUnits:
     return ArmUnits(arm.units, tuple(names[i] for i in arm.units), arm.thresholds, logits)
 
 
-def stored(directory: Path) -> StoreSource:
-    """The harvested store of a run; its subject is loaded when activations are first recomputed.
+def stored(directory: Path) -> Source:
+    """The harvested store of a run with its controls; its subject is loaded when activations are first recomputed.
 
     That raises `UserError` where subject, dictionaries or corpus are no longer what was harvested.
     """
@@ -134,4 +140,5 @@ def stored(directory: Path) -> StoreSource:
             )
         return loaded
 
-    return StoreSource(store, lambda unit, windows: setting().recompute(unit, windows))
+    source = StoreSource(store, lambda unit, windows: setting().recompute(unit, windows))
+    return controlled(load_run(directory), source)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from autointerp import estimation, statistics
+from autointerp import estimation, inference
 from autointerp.records.trial import Undefined
 from autointerp.scorers.population import ALLOCATION
 from benchmarks import validity_report
@@ -158,16 +158,19 @@ _EXPLANATION, _WINDOW = 0.00244, 0.00046 / 60
 def type_one(scores: np.ndarray, runs: int, rng: np.random.Generator) -> pd.DataFrame:
     """Share of null runs in which arms drawn from the same units differ at 5 %, by test."""
     wrong: dict[str, int] = defaultdict(int)
-    for _ in range(runs):
+    for run in range(runs):
         first, second = rng.choice(scores, size=ARM), rng.choice(scores, size=ARM)
-        tested = statistics.mann_whitney(first, second)
+        tested = inference.mann_whitney(first, second)
         wrong["Mann-Whitney"] += not isinstance(tested, Undefined) and tested.p < 0.05
-        for average in ("median", "mean"):
-            found = statistics.bootstrap_difference(first, second, average, rng, resamples=400)
-            wrong[f"bootstrap interval, {average}"] += (
-                not isinstance(found, Undefined) and not found.low <= 0 <= found.high
-            )
-    rows = [(test, runs, n / runs) for test, n in wrong.items()]
+        p = inference.permutation_test(first, second, rng, resamples=499)
+        wrong["permutation"] += not isinstance(p, Undefined) and p <= 0.05
+        if run < runs // 10:  # a bootstrap takes ten times as long
+            arms = inference.Sample.of(first), inference.Sample.of(second)
+            for average, found in inference.difference(*arms, ("median", "mean"), rng).items():
+                apart = not isinstance(found, Undefined) and not found.low <= 0 <= found.high
+                wrong[f"bootstrap interval, {average}"] += apart
+    made = {test: runs // 10 if test.startswith("bootstrap") else runs for test in wrong}
+    rows = [(test, made[test], n / made[test]) for test, n in wrong.items()]
     return pd.DataFrame(rows, columns=["test", "null runs", "rejected"])
 
 

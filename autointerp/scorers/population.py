@@ -18,7 +18,7 @@ from autointerp import estimation, notation
 from autointerp.proposal import TextIndex, propose
 from autointerp.records.anchors import INTERVALS_PER_STRATUM, AnchorSample, FiringAnchors, Text, Totals
 from autointerp.records.explanation import Explanation, Failure
-from autointerp.records.trial import Item, Measure, Prediction, Score, Trial, Undefined
+from autointerp.records.trial import Influence, Item, Measure, Prediction, Score, Trial, Undefined
 from autointerp.records.unit import UnitRecord
 from autointerp.seams import Source
 
@@ -162,6 +162,7 @@ class PopulationScorer:
         given = [p.levels for p in predictions if isinstance(p, Prediction)]
         sample = estimation.answered(trial.sample, kept)
         measures: dict[str, Measure | Undefined]
+        influence = None
         if len(given) < self.answered * len(kept):
             reason = Undefined(f"incomplete: {len(given)} of {len(kept)} items have a prediction")
             measures = dict.fromkeys(MEASURES, reason)
@@ -170,8 +171,9 @@ class PopulationScorer:
         else:
             predicted = np.array(given, dtype=np.float64)[np.arange(len(given)), trial.anchors[kept]]
             measures = self._measures(trial, sample, predicted)
+            influence = _influence(sample, predicted)
         levels = {level for each in given for level in each}
-        return Score(measures, HEADLINE, len(kept), len(kept) - len(given), len(levels) == 1)
+        return Score(measures, HEADLINE, len(kept), len(kept) - len(given), len(levels) == 1, influence)
 
     def _measures(self, trial: Trial, sample: AnchorSample, predicted: np.ndarray) -> dict[str, Measure | Undefined]:
         rng = np.random.default_rng(self.seed)
@@ -192,6 +194,15 @@ class PopulationScorer:
         effective = estimation.effective_size(estimation.base_weights(sample))
         measures["effective_sample"] = Measure(effective, effective, effective)
         return measures
+
+
+def _influence(sample: AnchorSample, predicted: np.ndarray) -> Influence:
+    """What the headline loses without each document cluster, about its mean."""
+    clusters, weights = estimation.without_each(sample)
+    whole = estimation.calibrated(sample, estimation.base_weights(sample)[None, :])
+    without = estimation.pearson(sample, estimation.calibrated(sample, weights), predicted)
+    changes = estimation.pearson(sample, whole, predicted)[0] - without
+    return Influence(clusters.astype(np.int32), {HEADLINE: (changes - changes.mean()).astype(np.float16)})
 
 
 @lru_cache(maxsize=2)

@@ -131,7 +131,7 @@ def stored(directory: Path) -> Source:
     @cache
     def setting() -> Setting:
         with timed(directory, "load"):
-            loaded = load_setting(load_run(directory), terminal.say)
+            loaded = load_setting(load_run(directory), directory, terminal.say)
         if loaded.key != store.manifest["key"]:
             raise UserError(
                 f"{directory} was harvested from another subject, dictionary or corpus.",

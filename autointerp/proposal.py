@@ -101,7 +101,9 @@ class TextIndex:
         beside, source = (at[:, None] + shifts).ravel(), np.repeat(at, len(shifts))
         inside = (beside >= 0) & (beside < len(self.token))
         beside, source = beside[inside], source[inside]
-        return np.unique(beside[self.window[beside] == self.window[source]])
+        near = np.zeros(len(self.token), dtype=np.bool_)
+        near[beside[self.window[beside] == self.window[source]]] = True
+        return np.flatnonzero(near)
 
 
 def matches(explanation: str, index: TextIndex) -> Bool[np.ndarray, " token"]:

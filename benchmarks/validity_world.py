@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
+from autointerp import statistics
 from autointerp.proposal import TextIndex
 from autointerp.records.anchors import Text
 
@@ -34,6 +36,16 @@ class World:
     def n(self) -> int:
         return len(self.index.token)
 
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Anchors of every window."""
+        return np.bincount(self.index.window)
+
+    @cached_property
+    def ends(self) -> np.ndarray:
+        """Anchors up to the end of every window."""
+        return np.cumsum(self.lengths)
+
 
 @dataclass(frozen=True, eq=False)
 class SyntheticUnit:
@@ -49,9 +61,14 @@ class SyntheticUnit:
     predictions: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Level at every scored anchor by flaw."""
 
-    @property
+    @cached_property
     def fires(self) -> np.ndarray:
         return self.truth > 0
+
+    @cached_property
+    def ranks(self) -> np.ndarray:
+        """Of the activations, ties averaged."""
+        return statistics.ranks(self.truth)
 
 
 def corpus_world(tokens: int, seed: int, sources: Sequence[str] = ("local", "generated")) -> World:

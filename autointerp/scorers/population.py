@@ -31,14 +31,15 @@ _ESTIMATORS: Mapping[str, estimation.Estimator] = {
 }
 MEASURES = (
     *_ESTIMATORS,
-    *(f"{name}_seen" for name in _ESTIMATORS),
+    "pearson_seen",
     "quantised_oracle_pearson",
     "unigram_pearson",
     "unigram_auprc",
     "effective_sample",
 )
-"""Every measure of a score. A measure's interval holds the false predictions that may lie where none was drawn; that
-of the same name with ``_seen`` only such as were. The references are known over the whole split, without sampling."""
+"""Every measure of a score. Intervals hold the false predictions that may lie where none was drawn; that of
+``pearson_seen``, otherwise the same as the headline, only such as were. What `unigram` reaches is known over the whole
+split, without sampling."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +186,8 @@ class PopulationScorer:
             weights = calibrated if estimator is estimation.pearson else base
             found = estimation.interval(sample, predicted, estimator, *weights, rng, trial.top_level)
             measures[name] = Measure(found.value, found.low, found.high)
-            measures[f"{name}_seen"] = Measure(found.value, found.low_seen, found.high)
+            if name == HEADLINE:
+                measures["pearson_seen"] = Measure(found.value, found.low_seen, found.high)
         ceiling = estimation.interval(sample, oracle, estimation.pearson, *calibrated, rng, trial.top_level)
         measures["quantised_oracle_pearson"] = Measure(ceiling.value, ceiling.low_seen, ceiling.high)
         for name in ("unigram_pearson", "unigram_auprc"):

@@ -200,8 +200,10 @@ class Store:
 
 
 def _read_sizes(sizes: Mapping[str, Any]) -> HarvestSizes:
-    kept: dict[str, Any] = {name: SplitSizes(**sizes[name]) for name in SPLITS if sizes[name] is not None}
-    return HarvestSizes(**{**sizes, **kept, "wider": tuple(_read_sizes(each) for each in sizes["wider"])})
+    values: dict[str, Any] = dict(sizes)
+    values |= {name: SplitSizes(**sizes[name]) for name in SPLITS if sizes[name] is not None}
+    values["wider"] = tuple(_read_sizes(each) for each in sizes["wider"])
+    return HarvestSizes(**values)
 
 
 def _as_numpy(column: pa.ChunkedArray, labels: Any) -> Any:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from autointerp.inference import Sample
 from autointerp.records.outcome import Outcome
 from autointerp.records.trial import Measure, Score
 
@@ -46,6 +47,18 @@ class Counted:
         found = (self.value(outcome, measure) for outcome in self.arms.get(arm, []) if keep(outcome))
         return np.array([value for value in found if value is not None], dtype=np.float64)
 
+    def sample(self, arm: str, measure: str, keep: Callable[[Outcome], bool] = lambda _: True) -> Sample:
+        """The same with what each document does to it; values alone where that is not known of every unit."""
+        kept = [each for each in self.arms.get(arm, []) if keep(each) and self.value(each, measure) is not None]
+        values = np.array([self.value(outcome, measure) for outcome in kept], dtype=np.float64)
+        found = [_influence(outcome, measure, self.headline) for outcome in kept]
+        known = [each for each in found if each is not None]
+        if not known or len(known) < len(found):
+            return Sample.of(values)
+        unit = np.repeat(np.arange(len(known)), [len(clusters) for clusters, _ in known])
+        clusters, changes = (np.concatenate(column) for column in zip(*known, strict=True))
+        return Sample(values, unit, clusters, changes)
+
     def densities(self, arm: str) -> Float[np.ndarray, " unit"]:
         """Explain density of every scored unit of `arm`."""
         scored = (each for each in self.arms.get(arm, []) if self.value(each, self.headline) is not None)
@@ -62,3 +75,15 @@ class Counted:
     def rng(self, *words: str) -> np.random.Generator:
         """A generator of its own for what is named, so that no number depends on which others are computed."""
         return np.random.default_rng([self.seed, *"/".join(words).encode()])
+
+
+def _influence(outcome: Outcome, measure: str, headline: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Document clusters of one unit's `measure`, and what each does to it."""
+    found = outcome.result.influence if isinstance(outcome.result, Score) else None
+    if found is None:
+        return None
+    names = (headline, f"unigram_{headline}") if measure == LIFT else (measure,)
+    parts = [found.changes[name].astype(np.float64) for name in names if name in found.changes]
+    if len(parts) < len(names):
+        return None
+    return found.clusters, parts[0] - sum(parts[1:])

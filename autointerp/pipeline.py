@@ -16,6 +16,7 @@ from autointerp.records.outcome import Outcome, OutcomeStatistics
 from autointerp.records.trial import Question, Score
 from autointerp.records.unit import Unit, UnitRecord
 from autointerp.seams import Explainer, Interrupted, Simulator, Source, Stop
+from autointerp.wording import literal_overlap
 
 DRAIN_SECONDS = 30.0
 """How long calls in flight may still answer after the first Ctrl-C."""
@@ -170,7 +171,10 @@ def _outcome(
     rank: int, record: UnitRecord, preset: Preset, explanation: Explanation | Failure, result: Score | Failure
 ) -> Outcome:
     explain, score = record.statistics["explain"], record.statistics["score"]
-    statistics = OutcomeStatistics(explain.density, score.density, explain.maximum, explain.mean)
+    shown, overlap = None, None
+    if isinstance(explanation, Explanation) and isinstance(evidence := preset.evidence(record), Evidence):
+        shown, overlap = len(evidence.excerpts), literal_overlap(explanation.text, evidence)
+    statistics = OutcomeStatistics(explain.density, score.density, explain.maximum, explain.mean, shown, overlap)
     return Outcome(record.unit, preset.name, rank, statistics, explanation, result)
 
 

@@ -164,7 +164,7 @@ def _compare(
 ) -> dict[str, comparing.Comparison]:
     """One comparison per protocol, the headline first."""
     own = tables.by_protocol(outcomes)
-    return {name: comparing.compare(each, arms, reference, seed) for name, each in own.items()}
+    return comparing.adjusted({name: comparing.compare(each, arms, reference, seed) for name, each in own.items()})
 
 
 def _draw(directory: Path, outcomes: Sequence[Outcome], comparisons: Mapping[str, comparing.Comparison]) -> None:

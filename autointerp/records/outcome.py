@@ -37,6 +37,10 @@ class OutcomeStatistics:
     """Highest activation of the explain split."""
     mean: float
     """Mean activation over the explain split."""
+    evidence: int | None = None
+    """Excerpts that its explainer was shown; None where there was no explainer, or an older table did not say."""
+    overlap: float | None = None
+    """Share of the explanation's words that are tokens on which it fired in that evidence, 0 to 1; None likewise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,11 @@
 """Blinded questions, their truth, and what came of them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Float16, Int32
 
 Question: TypeAlias = Literal["levels"]
 """What is asked of an item: a level for each of its tokens."""
@@ -51,6 +51,11 @@ class Trial:
     """The explain split's maximum, the scale of the levels."""
     top_level: int
     """The highest level."""
+    bigram: Float[np.ndarray, "item token"] | None = None
+    """`bigram`'s prediction: the mean activation on each pair of a token and the one before it, over the whole explain
+    split; None where the source has no such table."""
+    anchors: Int32[np.ndarray, " item"] | None = None
+    """Which token each item was drawn for, counted from 0; None where items are not drawn for a token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,16 @@ class Undefined:
     """Why, in words."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Influence:
+    """What the documents of a trial do to a unit's measures: units that share documents err together."""
+
+    clusters: Int32[np.ndarray, " cluster"]
+    """Document clusters of the items that were scored, rising."""
+    changes: Mapping[str, Float16[np.ndarray, " cluster"]]
+    """By measure, its derivative by each cluster's relative weight; adds up to 0. A measure may be missing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
     """What a trial and its predictions come to."""
@@ -87,3 +102,5 @@ class Score:
     """Items whose prediction failed."""
     constant: bool
     """Whether all predictions were the same number, which scores 0."""
+    influence: Influence | None = field(default=None, compare=False)
+    """None where a scorer or an older table gives none."""

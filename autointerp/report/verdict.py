@@ -1,9 +1,15 @@
 """What a comparison says, in words. Every interval is of 95 %."""
 
-from autointerp.compare import ArmSummary, Comparison, Contrast
+from collections.abc import Iterator
+
+from autointerp.compare import ArmSummary, Comparison
+from autointerp.contrast import Contrast
 from autointerp.counted import LIFT
+from autointerp.matching import Matched
 from autointerp.records.trial import Undefined
 from autointerp.statistics import Estimate
+
+_ESTIMAND = "They speak of this dictionary on texts like this corpus, not of sparse autoencoders in general."
 
 
 def verdict(comparison: Comparison) -> str:
@@ -11,12 +17,13 @@ def verdict(comparison: Comparison) -> str:
     arms = {arm.info.label: arm for arm in comparison.arms}
     reference = arms[comparison.reference]
     sentences = [_verdict(comparison, reference, arms[each.baseline], each) for each in comparison.contrasts]
+    sentences += [line for each in comparison.contrasts for line in _alike(comparison, each)]
     sentences += _lift_sentence(comparison)
     asked = sum(arm.funnel.asked for arm in comparison.arms)
     counted = sum(arm.funnel.counted for arm in comparison.arms)
     if counted < asked:
         sentences.append(f"{counted} of {asked} units are counted, because the run ended early.")
-    sentences.append("Intervals are 95 % bootstrap intervals over units.")
+    sentences.append(f"{_basis(comparison)} {_ESTIMAND}")
     if "lookup" in comparison.explainers:
         sentences.append(
             "The explainer was lookup: its explanations are token tables fitted on the evidence. These numbers say how "
@@ -44,7 +51,47 @@ def _verdict(comparison: Comparison, reference: ArmSummary, baseline: ArmSummary
     return (
         f"{claim}. The median {measure} differs by {_signed(gap)}, and a unit drawn from {first} beats one "
         f"drawn from {second} with probability {wins.value:.2f} ({wins.low:.2f} to {wins.high:.2f}; n = "
-        f"{difference.n[0]} and {difference.n[1]})."
+        f"{difference.n[0]} and {difference.n[1]}).{_tests(comparison, contrast)}"
+    )
+
+
+def _tests(comparison: Comparison, contrast: Contrast) -> str:
+    if isinstance(contrast.p, Undefined) or isinstance(contrast.q, Undefined):
+        return ""
+    family = f", {contrast.q:.2g} adjusted for all comparisons" if contrast.q != contrast.p else ""
+    said = f" Means: permutation p = {contrast.p:.2g}{family}"
+    if isinstance(contrast.detectable, Undefined):
+        return f"{said}."
+    return f"{said}; so many units show a difference of {number(contrast.detectable)} with 80 % power."
+
+
+def _alike(comparison: Comparison, contrast: Contrast) -> Iterator[str]:
+    """The difference of means among units that are alike, one line each; nothing where there are too few."""
+    which = f"the mean {comparison.headline} of {comparison.reference} less {contrast.baseline}"
+    for what, matched in (("density", contrast.density), ("evidence", contrast.evidence)):
+        if isinstance(matched, Matched) and isinstance(matched.mean, Estimate):
+            yield (
+                f"At equal {what}, {which} is {_signed(matched.mean)}: {matched.kept[0]} and {matched.kept[1]} units in "
+                f"{matched.strata} strata, {matched.lost[0]} and {matched.lost[1]} have no counterpart."
+            )
+    if not isinstance(length := contrast.length, Undefined):
+        overlap = ""
+        if length.overlaps is not None:
+            overlap = f" and equal share of words that were shown ({length.overlaps[0]:.0%} and {length.overlaps[1]:.0%})"
+        yield (
+            f"At equal length of the explanations ({length.words[0]:.0f} and {length.words[1]:.0f} words){overlap}, "
+            f"{which} is {_signed(length.mean)}."
+        )
+
+
+def _basis(comparison: Comparison) -> str:
+    headline = comparison.headline
+    known = [arm.measures[headline].documents for arm in comparison.arms if arm.measures[headline].n]
+    if known and all(known):
+        return "Intervals are 95 % bootstrap intervals over units and over the documents that units share."
+    return (
+        "Intervals are 95 % bootstrap intervals over units alone: what the documents that units share do to their scores "
+        "is not in the table."
     )
 
 

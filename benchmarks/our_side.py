@@ -36,7 +36,8 @@ from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.trial import Score
 from autointerp.records.unit import UnitRecord
 from autointerp.seams import Model
-from autointerp.simulate.llm import LlmSimulator, packs, render_simulate
+from autointerp.simulate.llm import LlmSimulator, render_simulate
+from autointerp.simulate.packs import packs
 from benchmarks.llm_units import PROTOCOL, RECORDS, RecordSource
 
 MODELS = {"openai": "openai/gpt-6-luna", "anthropic": "anthropic/claude-haiku-5-5"}

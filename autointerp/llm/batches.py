@@ -6,7 +6,7 @@ import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from autointerp.llm import journal
@@ -227,18 +227,24 @@ class Batches:
             self._ended.set()
             self._ended = asyncio.Event()
         if refused is not None:
-            counts = refused.kind != "rate_limited" or not refused.again or not await self._make_room(batch, len(keys))
+            helps = await self._make_room(batch, len(keys), refused)
+            said = replace(refused, again=refused.again or helps)
             for key in keys:
-                self._deliver(key, refused, counts=counts)
+                self._deliver(key, said, counts=not helps)
         if self._stop:
             for key in keys:
                 self._deliver(key, self._stop)
 
-    async def _make_room(self, batch: Batch, requests: int) -> bool:
-        """A quota of the provider's refused a batch: wait for another to end, or send less at once from now on.
+    async def _make_room(self, batch: Batch, requests: int, refused: Fault) -> bool:
+        """A batch was too long, or above a quota of the provider's: send less at once, or wait for another to end.
 
         Whether that can help.
         """
+        if refused.kind == "too_long":
+            self._most[batch.model] = max(1, requests // 2)
+            return requests > 1
+        if refused.kind != "rate_limited" or not refused.again:
+            return False
         if any(other.model == batch.model for other in self._live.values()):
             await self._ended.wait()
             return True

@@ -140,7 +140,7 @@ class Reader:
     def _check(self, length: int) -> None:
         longest = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         if longest is not None and length > longest:
-            raise Fault("bad_request", f"The text has {length} tokens, and the model reads {longest} at most.")
+            raise Fault("too_long", f"The text has {length} tokens, and the model reads {longest} at most.")
 
     def _tensor(self, ids: Sequence[int]) -> torch.Tensor:
         return torch.tensor([ids], device=self._model.device)

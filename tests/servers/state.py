@@ -44,6 +44,8 @@ class Server:
     """Whether errors quote the key that was sent, as some servers do."""
     limit: RateLimit | None = None
     """Rate limit of all calls for an answer together."""
+    context: int | None = None
+    """Tokens of a prompt and the room for its answer above which both are refused; None for no limit."""
     caching: bool = False
     """Whether prompts are cached: a marked system block (Anthropic), one of 1,024 tokens or more (OpenAI)."""
     batch_seconds: float = 0.0

@@ -60,6 +60,10 @@ class Counting:
         self.characters += len(request.system) + len(request.user) + len(request.schema or "")
         return await self._model.answer(request)
 
+    def reject(self, request: Request) -> None:
+        """The model's ledger."""
+        self._model.reject(request)
+
 
 async def measure_units(url: str, setting: str, records: Sequence[UnitRecord]) -> dict[str, Any]:
     """Explain, simulate and score units, as the main path does."""

@@ -54,7 +54,10 @@ class LlmSimulator:
         reply = await self.model.answer(request)
         if isinstance(reply, Failure):
             return [replace(reply, stage="simulate")] * len(items)
-        return read_predictions(reply, items)
+        results = read_predictions(reply, items)
+        if any(isinstance(each, Failure) for each in results):
+            self.model.reject(request)
+        return results
 
 
 def render_simulate(

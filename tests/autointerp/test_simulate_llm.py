@@ -65,12 +65,17 @@ class Scripted:
 
     how: Callable[[Request], Reply | Failure]
     asked: list[Request] = field(default_factory=list)
+    rejected: list[Request] = field(default_factory=list)
 
     async def answer(self, request: Request) -> Reply | Failure:
         """The answer that `how` makes, after the other calls have been sent."""
         self.asked.append(request)
         await asyncio.sleep(0)
         return self.how(request)
+
+    def reject(self, request: Request) -> None:
+        """Remember which answer could not be read."""
+        self.rejected.append(request)
 
 
 def simulate(

@@ -10,7 +10,7 @@ from tests.servers.batches import Batches
 from tests.servers.bill import Bill, Tokens, price
 from tests.servers.completions import completion
 from tests.servers.faults import BROKEN
-from tests.servers.replies import chat, count, messages, responses
+from tests.servers.replies import chat, count, messages, refused_thinking, responses
 from tests.servers.state import Server
 from tests.servers.wire import RESET, Incoming, Outgoing, as_json
 
@@ -67,6 +67,8 @@ class App:
             return RESET
         elif answers and state.context is not None and (longer := _length(body)) > state.context:
             reply = _refuse(400, said=f": maximum context length is {state.context} tokens, not {longer}")
+        elif answers and (way := refused_thinking(body, state.thinking)):
+            reply = _refuse(400, said=f": thinking or reasoning effort {way!r} is not supported by this model")
         else:
             reply = await self._reply(request, body, "ok" if fault in BROKEN else fault)
         if answers and state.limit is not None:

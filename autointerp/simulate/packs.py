@@ -27,9 +27,9 @@ async def ask_in_packs(ask: Ask, items: Sequence[Item], *, draws: int, items_per
     """One result per item, in order, from concurrent calls.
 
     A pack that is too long for the model is asked in halves, down to single items: providers do not bill it. Items
-    whose answer cannot be read are asked for again, by themselves, in one of `draws` at most. So is a pack whose
-    answer was cut off, but in halves: that costs one prefix more than the same pack again, and a model that lost its
-    way at one item then spoils only half of them.
+    whose answer cannot be read are asked for again, by themselves, in one of `draws` at most. Where nothing of a pack
+    could be read, or its answer was cut off, it is asked again in halves: that costs one prefix more than the same pack
+    again, and an item at which the model lost its way then spoils only its half.
     """
     return _joined(await together(_settle(ask, pack, 0, draws) for pack in packs(items, items_per_call)))
 
@@ -58,18 +58,15 @@ async def _settle(ask: Ask, items: Sequence[Item], draw: int, draws: int) -> Res
     return results
 
 
-def _open(results: Results, draw: int) -> tuple[list[range | list[int]], int]:
+def _open(results: Results, draw: int) -> tuple[list[list[int]], int]:
     """Places of the items to be asked for again, call by call, and which draw that is."""
-    kinds = {each.kind for each in results if isinstance(each, Failure)}
-    everything = range(len(results))
-    half = (len(results) + 1) // 2
-    halves: list[range | list[int]] = [part for part in (everything[:half], everything[half:]) if part]
-    if "too_long" in kinds:
-        return (halves, draw) if len(results) > 1 else ([], draw)
-    if "truncated" in kinds:
-        return halves, draw + 1
-    again = [i for i, each in enumerate(results) if isinstance(each, Failure) and each.kind in ASKED_AGAIN]
-    return ([again] if again else []), draw + 1
+    too_long = len(results) > 1 and all(isinstance(each, Failure) and each.kind == "too_long" for each in results)
+    again = [
+        i for i, each in enumerate(results) if isinstance(each, Failure) and (too_long or each.kind in ASKED_AGAIN)
+    ]
+    half = (len(again) + 1) // 2
+    parts = [again[:half], again[half:]] if len(again) == len(results) else [again]
+    return [part for part in parts if part], draw + (not too_long)
 
 
 def _joined(parts: Iterable[Results]) -> Results:

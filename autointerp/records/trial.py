@@ -51,6 +51,11 @@ class Trial:
     """The explain split's maximum, the scale of the levels."""
     top_level: int
     """The highest level."""
+    bigram: Float[np.ndarray, "item token"] | None = None
+    """`bigram`'s prediction: the mean activation on each pair of a token and the one before it, over the whole explain
+    split; None where the source has no such table."""
+    anchors: Int32[np.ndarray, " item"] | None = None
+    """Which token each item was drawn for, counted from 0; None where items are not drawn for a token."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,10 @@ MEASURES = (
     "spearman_weighted",
     "unigram_spearman",
     "unigram_pearson",
+    "bigram_spearman",
+    "bigram_pearson",
+    "anchor_spearman",
+    "anchor_pearson",
     "quantised_oracle_spearman",
     *(f"spearman_interval_{interval}" for interval in range(1, N_INTERVALS + 1)),
 )
@@ -138,6 +142,8 @@ class SimulationScorer:
             intervals=np.array([e.interval if e.group == "interval" else 0 for e in chosen], dtype=np.int32),
             maximum=record.maximum,
             top_level=self.top_level,
+            bigram=np.array([excerpt.bigram for excerpt in chosen]) if all(e.bigram for e in chosen) else None,
+            anchors=np.array([excerpt.anchor for excerpt in chosen], dtype=np.int32),
         )
 
     def score(self, trial: Trial, predictions: Sequence[Prediction | Failure]) -> Score:
@@ -166,13 +172,27 @@ def _measures(
     is_random = np.array(trial.groups)[kept] == "random"
     draws = statistics.draw_clusters(trial.clusters[kept], rng)
     truth_ranks = statistics.ranks(truth)
+    bigram = None if trial.bigram is None else trial.bigram[kept]
+    at_anchor = None if trial.anchors is None else np.eye(truth.shape[1])[trial.anchors[kept]]
+
+    def reference(prediction: np.ndarray | None, *, ranked: bool) -> Measure | Undefined:
+        if prediction is None:
+            return Undefined("the source does not give this predictor")
+        if not ranked:
+            return _pearson(truth, prediction, draws)
+        return _pearson(truth_ranks, statistics.ranks(prediction), draws)
+
     measures = {
         "spearman": _pearson(truth_ranks, statistics.ranks(predicted), draws),
         "pearson": _pearson(truth, predicted, draws),
         "spearman_weighted": _spearman(truth, predicted, draws, weights),
-        "unigram_spearman": _pearson(truth_ranks, statistics.ranks(unigram), draws),
-        "unigram_pearson": _pearson(truth, unigram, draws),
-        "quantised_oracle_spearman": _pearson(truth_ranks, statistics.ranks(oracle), draws),
+        "unigram_spearman": reference(unigram, ranked=True),
+        "unigram_pearson": reference(unigram, ranked=False),
+        "bigram_spearman": reference(bigram, ranked=True),
+        "bigram_pearson": reference(bigram, ranked=False),
+        "anchor_spearman": reference(at_anchor, ranked=True),
+        "anchor_pearson": reference(at_anchor, ranked=False),
+        "quantised_oracle_spearman": reference(oracle, ranked=True),
     }
     for interval in range(1, N_INTERVALS + 1):
         drawn_for = intervals == interval

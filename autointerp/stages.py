@@ -214,6 +214,7 @@ def _judge(
     config: RunConfig, directory: Path, source: StoreSource, stage: str, step: Callable[[Evaluation], EndOfUnit]
 ) -> Run:
     """Bring every unit to its end by `step`, in the admission order, with the progress on stderr."""
+    source.store.check_no_leak()
     order = admission_order(source.units(), config.seed)
     key = run_key(config)
     forecast = Forecast(tuple(count_calls(config, directory, order, source, presets(config), _ASKED[stage])))

@@ -16,6 +16,7 @@ from autointerp.records.outcome import Outcome, OutcomeStatistics
 from autointerp.records.trial import Question, Score
 from autointerp.records.unit import Unit, UnitRecord
 from autointerp.seams import Explainer, Interrupted, Simulator, Source, Stop
+from autointerp.selectivity import single_token, token_entropy
 from autointerp.wording import literal_overlap
 
 DRAIN_SECONDS = 30.0
@@ -113,6 +114,8 @@ class Evaluation:
     """The protocols: a unit is brought to its end under all of them at once, so that it counts for all or for none."""
     judges: Mapping[str, Judges]
     """By arm."""
+    explained_as: Callable[[Unit], Unit | Explanation] = lambda unit: unit
+    """Whose explanation a unit is judged by: its own, or for a control another unit's or a fixed one."""
 
     async def explain(self, rank: int, unit: Unit) -> Sequence[Outcome]:
         """The unit's explanations and no score; raises `Stop` only."""
@@ -133,12 +136,20 @@ class Evaluation:
         return await self._score(rank, self.source.record(unit), explanations)
 
     async def _explain(self, record: UnitRecord) -> Sequence[Explanation | Failure]:
-        """One explanation per preset; the same evidence is explained once."""
+        """One explanation per preset; the same evidence is explained once. A unit without evidence has none."""
+        own = [preset.evidence(record) for preset in self.presets]
+        whose = self.explained_as(record.unit)
+        if isinstance(whose, Explanation):
+            return [each if isinstance(each, Failure) else whose for each in own]
+        other = None if whose == record.unit else self.source.record(whose)
+        shown = own if other is None else [preset.evidence(other) for preset in self.presets]
         explainer = self.judges[record.unit.arm].explainer
-        shown = [preset.evidence(record) for preset in self.presets]
         distinct = list(dict.fromkeys(each for each in shown if isinstance(each, Evidence)))
         said = dict(zip(distinct, await _together(map(explainer.explain, distinct)), strict=True))
-        return [each if isinstance(each, Failure) else said[each] for each in shown]
+        return [
+            mine if isinstance(mine, Failure) else each if isinstance(each, Failure) else said[each]
+            for mine, each in zip(own, shown, strict=True)
+        ]
 
     async def _score(
         self, rank: int, record: UnitRecord, explanations: Sequence[Explanation | Failure]
@@ -174,7 +185,8 @@ def _outcome(
     shown, overlap = None, None
     if isinstance(explanation, Explanation) and isinstance(evidence := preset.evidence(record), Evidence):
         shown, overlap = len(evidence.excerpts), literal_overlap(explanation.text, evidence)
-    statistics = OutcomeStatistics(explain.density, score.density, explain.maximum, explain.mean, shown, overlap)
+    means = explain.density, score.density, explain.maximum, explain.mean
+    statistics = OutcomeStatistics(*means, shown, overlap, single_token(record), token_entropy(record))
     return Outcome(record.unit, preset.name, rank, statistics, explanation, result)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autointerp.config import RunConfig
+from autointerp.controls import base
 from autointerp.explain.llm import LONGEST, render_explain
 from autointerp.llm.catalog import make_batch_providers, make_providers
 from autointerp.llm.client import Client
@@ -164,7 +165,7 @@ def _requests(
         unit, evidence = record.unit, preset.evidence(record)
         if isinstance(evidence, Failure):
             continue
-        if config.explainer != LOOKUP and "explain" in stages:
+        if config.explainer != LOOKUP and "explain" in stages and unit.arm == base(unit.arm):
             yield render_explain(evidence, config.explainer, explain, arm=unit.arm)
         if config.simulator == LOOKUP or "simulate" not in stages:
             continue

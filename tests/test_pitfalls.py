@@ -1,4 +1,5 @@
 """P7"""
+
 import itertools
 import shutil
 from collections.abc import Callable
@@ -65,9 +66,10 @@ def test_p07_a_leak_stops_the_run(
     columns["tokens"] = table["tokens"].combine_chunks().flatten().to_numpy().reshape(-1, width).copy()
     said = plant(columns)
     arrays = {name: pa.array(values) for name, values in columns.items() if name != "tokens"}
-    arrays["tokens"] = pa.FixedSizeListArray.from_arrays(pa.array(columns["tokens"].ravel()), type=table.schema.field("tokens").type)
+    arrays["tokens"] = pa.FixedSizeListArray.from_arrays(
+        pa.array(columns["tokens"].ravel()), type=table.schema.field("tokens").type
+    )
     pq.write_table(pa.table([arrays[name] for name in table.column_names], schema=table.schema), path)
     assert command(stage, run) == 1
     shown = capsys.readouterr().err
-    print(shown)
     assert said in shown

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from autointerp.compare import ArmSummary, Comparison
-from autointerp.contrast import Contrast
-from autointerp.counted import LIFT
+from autointerp.contrast import Contrast, Discoveries
+from autointerp.counted import BIGRAM_LIFT, LIFT
 from autointerp.matching import Matched
 from autointerp.records.trial import Undefined
 from autointerp.statistics import Estimate
@@ -16,9 +16,13 @@ def verdict(comparison: Comparison) -> str:
     """What the numbers say, one line per baseline, then what limits them."""
     arms = {arm.info.label: arm for arm in comparison.arms}
     reference = arms[comparison.reference]
-    sentences = [_verdict(comparison, reference, arms[each.baseline], each) for each in comparison.contrasts]
-    sentences += [line for each in comparison.contrasts for line in _alike(comparison, each)]
+    chosen = [each for each in comparison.contrasts if arms[each.baseline].info.kind != "control"]
+    sentences = [_verdict(comparison, reference, arms[each.baseline], each) for each in chosen]
+    sentences += [line for each in chosen for line in _alike(comparison, each)]
+    sentences += _control_sentence(comparison, reference)
+    sentences += _discovered(comparison)
     sentences += _lift_sentence(comparison)
+    sentences += [line for each in chosen for line in _paradox(comparison, arms[each.baseline], each)]
     asked = sum(arm.funnel.asked for arm in comparison.arms)
     counted = sum(arm.funnel.counted for arm in comparison.arms)
     if counted < asked:
@@ -85,6 +89,15 @@ def _alike(comparison: Comparison, contrast: Contrast) -> Iterator[str]:
         )
 
 
+def _discovered(comparison: Comparison) -> list[str]:
+    return [
+        f"{found.units:,} of {found.of:,} {comparison.reference} score above what explanations of others score at "
+        f"about their density, at a false discovery rate of {found.rate:.0%}."
+        for found in (contrast.found for contrast in comparison.contrasts)
+        if isinstance(found, Discoveries)
+    ]
+
+
 def _basis(comparison: Comparison) -> str:
     headline = comparison.headline
     known = [arm.measures[headline].documents for arm in comparison.arms if arm.measures[headline].n]
@@ -96,12 +109,75 @@ def _basis(comparison: Comparison) -> str:
     )
 
 
-def _lift_sentence(comparison: Comparison) -> list[str]:
-    medians = [(arm.info.label, arm.measures[LIFT].median) for arm in comparison.arms if LIFT in arm.measures]
-    gains = [f"{_signed(median)} in {label}" for label, median in medians if not isinstance(median, Undefined)]
-    if not gains:
+def _control_sentence(comparison: Comparison, reference: ArmSummary) -> list[str]:
+    """What the features score by explanations that are not theirs."""
+    medians = [
+        (arm.info.label.partition(":")[2], arm.measures[comparison.headline].median)
+        for arm in comparison.arms
+        if arm.info.kind == "control"
+    ]
+    known = [(what, median) for what, median in medians if isinstance(median, Estimate)]
+    own = reference.measures[comparison.headline].median
+    if not known or isinstance(own, Undefined):
         return []
-    return [f"Above unigram, the mean activation per token, the median unit gains {', '.join(gains)}."]
+    scores = ", ".join(f"{_interval(median)} by {what} ones" for what, median in known)
+    return [
+        f"By explanations that are not theirs, the median of the same features is {scores}; "
+        f"{_interval(own)} by their own."
+    ]
+
+
+def _lift_sentence(comparison: Comparison) -> list[str]:
+    sentences: list[str] = []
+    for lift, what in ((LIFT, "unigram, the mean activation per token"), (BIGRAM_LIFT, "bigram, per pair of tokens")):
+        medians = [
+            (arm.info.label, arm.measures[lift].median)
+            for arm in comparison.arms
+            if lift in arm.measures and arm.info.kind != "control"
+        ]
+        gains = [f"{_signed(median)} in {label}" for label, median in medians if not isinstance(median, Undefined)]
+        if gains:
+            sentences.append(f"Above {what}, the median unit gains {', '.join(gains)}.")
+    return sentences
+
+
+def _paradox(comparison: Comparison, baseline: ArmSummary, contrast: Contrast) -> Iterator[str]:
+    """Whether a subject that has learnt nothing scores higher, and whether lifts and token splits see through it."""
+    if baseline.info.kind != "shuffled-subject":
+        return
+    headline = comparison.headline
+    gaps = {
+        name: contrast.differences[name].median
+        for name in (headline, LIFT, BIGRAM_LIFT)
+        if name in contrast.differences
+    }
+    raw = gaps[headline]
+    if isinstance(raw, Undefined):
+        return
+    appears = "appears here" if raw.high < 0 else "does not appear here" if raw.low > 0 else "cannot be told here"
+    lifts = [
+        f"above {what} {_signed(gap)}, {_sides(gap)}"
+        for what, name in (("unigram", LIFT), ("bigram", BIGRAM_LIFT))
+        if isinstance(gap := gaps.get(name), Estimate)
+    ]
+    yield (
+        "The paradox of the randomised transformer (Bricken et al. 2023: it scores higher than the trained one) "
+        f"{appears}: the median {headline} of the trained less the shuffled subject is {_signed(raw)}; {'; '.join(lifts)}."
+    )
+    split = next((each for each in comparison.tokens if each.arm == baseline.info.label), None)
+    if split and isinstance(gap := split.differences.get(headline), Estimate):
+        yield f"Among multi-token units alone the same difference of {headline} is {_signed(gap)}, {_sides(gap)}."
+
+
+def _sides(gap: Estimate) -> str:
+    if gap.low > 0:
+        return "in favour of the trained one"
+    return "in favour of the shuffled one" if gap.high < 0 else "not clear of zero"
+
+
+def _interval(estimate: Estimate) -> str:
+    value, low, high = (number(each) for each in (estimate.value, estimate.low, estimate.high))
+    return f"{value} ({low} to {high})"
 
 
 def _signed(estimate: Estimate) -> str:

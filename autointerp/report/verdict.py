@@ -121,10 +121,8 @@ def _control_sentence(comparison: Comparison, reference: ArmSummary) -> list[str
     if not known or isinstance(own, Undefined):
         return []
     scores = ", ".join(f"{_interval(median)} by {what} ones" for what, median in known)
-    return [
-        f"By explanations that are not theirs, the median of the same features is {scores}; "
-        f"{_interval(own)} by their own."
-    ]
+    said = f"By explanations that are not theirs, the median of the same features is {scores};"
+    return [f"{said} {_interval(own)} by their own."]
 
 
 def _lift_sentence(comparison: Comparison) -> list[str]:
@@ -162,7 +160,8 @@ def _paradox(comparison: Comparison, baseline: ArmSummary, contrast: Contrast) -
     ]
     yield (
         "The paradox of the randomised transformer (Bricken et al. 2023: it scores higher than the trained one) "
-        f"{appears}: the median {headline} of the trained less the shuffled subject is {_signed(raw)}; {'; '.join(lifts)}."
+        f"{appears}: the median {headline} of the trained less the shuffled subject is {_signed(raw)}; "
+        f"{'; '.join(lifts)}."
     )
     split = next((each for each in comparison.tokens if each.arm == baseline.info.label), None)
     if split and isinstance(gap := split.differences.get(headline), Estimate):

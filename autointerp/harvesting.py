@@ -63,7 +63,7 @@ def harvested(config: RunConfig, directory: Path) -> Source:
             terminal.say("The harvest was interrupted and will start over; answers already paid for are kept.")
             terminal.say(f"Go on with: autointerp resume {directory}")
             raise
-    return controlled(config, StoreSource(Store.open(store), setting.recompute))
+    return controlled(config, StoreSource(_sound(Store.open(store)), setting.recompute))
 
 
 def save(config: RunConfig, directory: Path) -> None:
@@ -126,7 +126,7 @@ def stored(directory: Path) -> Source:
 
     That raises `UserError` where subject, dictionaries or corpus are no longer what was harvested.
     """
-    store = Store.open(directory / HARVEST)
+    store = _sound(Store.open(directory / HARVEST))
 
     @cache
     def setting() -> Setting:
@@ -142,3 +142,9 @@ def stored(directory: Path) -> Source:
 
     source = StoreSource(store, lambda unit, windows: setting().recompute(unit, windows))
     return controlled(load_run(directory), source)
+
+
+def _sound(store: Store) -> Store:
+    """`store`, in which nothing that is scored was seen by an explainer; a leak is a `UserError`."""
+    store.check_no_leak()
+    return store

@@ -134,7 +134,9 @@ def _resampled(
     clusters = np.unique(np.concatenate([sample.cluster for sample in samples]))
     influences = [_matrix(sample, clusters) for sample in samples]
     middles = [float(sample.values.mean()) for sample in samples]
-    drawn_together = [middle + _shrunk(sample) * (sample.values - middle) for sample, middle in zip(samples, middles)]
+    drawn_together = [
+        middle + _shrunk(sample) * (sample.values - middle) for sample, middle in zip(samples, middles, strict=True)
+    ]
     at_once = max(1, _CELLS // (sum(map(len, samples)) + len(clusters)))
     for begin in range(0, resamples, at_once):
         rows = min(at_once, resamples - begin)

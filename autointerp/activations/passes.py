@@ -86,7 +86,9 @@ class ArmState:
 
     def plan(self) -> None:
         """Between the passes: choose the random and the out-of-context excerpts, and the scale of the sums."""
-        highest = np.maximum.reduce([self.units.thresholds, *(state.maximum for state in self.splits.values())])
+        # Of the splits that every harvest has, so that no sum depends on which others it has.
+        maxima = (self.splits[name].maximum for name in ("explain", "score"))
+        highest = np.maximum.reduce([self.units.thresholds, *maxima])
         self.steps = np.ldexp(np.float32(1), np.minimum(_SUM_BITS - np.frexp(highest)[1], 126)).astype(np.float32)
         top_tokens = self.excerpts[0].top_tokens()
         for each in self.excerpts:

@@ -63,10 +63,14 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class Model(Protocol):
-    """Answers one request."""
+    """Answers requests."""
 
     async def answer(self, request: Request) -> Reply | Failure:
         """The answer, or the named failure. Raises `Stop` where the run cannot go on."""
+        ...
+
+    def reject(self, request: Request) -> None:
+        """The answer to `request` could not be read, or not all of it: it was paid for, and the ledger says so."""
         ...
 
 

@@ -22,8 +22,9 @@ from autointerp.records.call import Request
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.unit import Unit
 from autointerp.seams import Overrun, Source
-from autointerp.simulate.llm import ITEMS_PER_CALL, packs, render_simulate
+from autointerp.simulate.llm import render_simulate
 from autointerp.simulate.logprob import render_slots
+from autointerp.simulate.packs import packs
 from autointerp.wiring import LOOKUP, choose_device, language_models, reads_slots
 
 STAGES = ("explain", "simulate")
@@ -174,10 +175,10 @@ def _requests(
         if isinstance(trial, Failure):
             continue
         if reads_slots(config.simulator):
-            for item in trial.items:
-                yield render_slots(stand_in, item, config.simulator, slots, arm=unit.arm)
+            for items in packs(trial.items):
+                yield render_slots(stand_in, items, config.simulator, slots, arm=unit.arm)
             continue
-        for items in packs(trial.items, ITEMS_PER_CALL):
+        for items in packs(trial.items):
             yield render_simulate(stand_in, items, config.simulator, simulate, arm=unit.arm)
 
 

@@ -177,5 +177,5 @@ def _simulator(config: RunConfig, arm: str, model: Model | None) -> Simulator:
     if config.simulator == LOOKUP or model is None:
         return LookupSimulator()
     if reads_slots(config.simulator):
-        return SlotSimulator(model, config.simulator, load_prompt("slots", "v1"), arm=arm)
+        return SlotSimulator(model, config.simulator, load_prompt("slots", "v1"), config.draws, arm=arm)
     return LlmSimulator(model, config.simulator, load_prompt("simulate", "v1"), config.draws, arm=arm)

@@ -36,7 +36,8 @@ from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.trial import Score
 from autointerp.records.unit import UnitRecord
 from autointerp.seams import Model
-from autointerp.simulate.llm import LlmSimulator, packs, render_simulate
+from autointerp.simulate.llm import LlmSimulator, render_simulate
+from autointerp.simulate.packs import packs
 from benchmarks.llm_units import PROTOCOL, RECORDS, RecordSource
 
 MODELS = {"openai": "openai/gpt-6-luna", "anthropic": "anthropic/claude-haiku-5-5"}
@@ -58,6 +59,10 @@ class Counting:
         """The model's answer."""
         self.characters += len(request.system) + len(request.user) + len(request.schema or "")
         return await self._model.answer(request)
+
+    def reject(self, request: Request) -> None:
+        """The model's ledger."""
+        self._model.reject(request)
 
 
 async def measure_units(url: str, setting: str, records: Sequence[UnitRecord]) -> dict[str, Any]:

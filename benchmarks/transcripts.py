@@ -33,8 +33,9 @@ from autointerp.protocols.monosemanticity_2023 import Monosemanticity2023
 from autointerp.records.call import Reply, Request, Usage
 from autointerp.records.explanation import Evidence, Explanation, Failure
 from autointerp.records.trial import Item, Measure, Prediction, Score, Trial
-from autointerp.simulate.llm import packs, read_predictions, render_simulate
+from autointerp.simulate.llm import read_predictions, render_simulate
 from autointerp.simulate.lookup import LookupSimulator
+from autointerp.simulate.packs import packs
 
 SEED = 0
 UNITS, ROUND, ROUNDS, SHUFFLES = 15, 5, 2, 3

@@ -10,7 +10,8 @@ from autointerp.prompts import load_prompt
 from autointerp.records.call import Reply, Request, Usage
 from autointerp.records.explanation import Evidence, Explanation
 from autointerp.records.trial import Prediction, Trial
-from autointerp.simulate.llm import packs, read_predictions
+from autointerp.simulate.llm import read_predictions
+from autointerp.simulate.packs import packs
 from benchmarks.llm_answers import answer
 from benchmarks.llm_tables import calls_table, ratio_table, summarise, throttle_table, throughput_table
 from benchmarks.llm_units import PROTOCOL, RECORDS, RecordSource, synthetic_records

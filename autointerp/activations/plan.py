@@ -119,24 +119,39 @@ class HarvestSizes:
     calibrate: SplitSizes | None = None
     """Kept of the calibrate split; None where nothing of it is harvested."""
 
+    wider: "tuple[HarvestSizes, ...]" = ()
+    """What is kept of excerpts with more tokens, by rising tokens; with the same intervals and pool."""
+
     @classmethod
     def union(cls, needs: "Sequence[HarvestSizes]") -> "HarvestSizes":
         """The least that holds all of `needs`; a sample is the beginning of any larger one of its kind.
 
-        Raises `ValueError` where they differ in what cannot be joined: tokens, intervals or pool.
+        Raises `ValueError` where they differ in their intervals or pool, which cannot be joined.
         """
-        first = needs[0]
-        if any((n.excerpt_tokens, n.n_intervals) != (first.excerpt_tokens, first.n_intervals) for n in needs):
-            raise ValueError(f"Harvests of different excerpts cannot be joined: {needs}.")
-        if any(n.pool != first.pool for n in needs):
-            raise ValueError("A pool is drawn whole, so a larger one does not begin with a smaller.")
-        held = {name: [sizes for n in needs if (sizes := n.of(name))] for name in SPLITS}
-        joined = {name: SplitSizes.union(sizes) if sizes else None for name, sizes in held.items()}
-        return replace(first, **joined)
+        every = [width for need in needs for width in need.widths]
+        if len({(width.n_intervals, width.pool) for width in every}) > 1:
+            raise ValueError(f"Harvests of different intervals or pools cannot be joined: {every}.")
+        widths: list[HarvestSizes] = []
+        for tokens in sorted({width.excerpt_tokens for width in every}):
+            same = [width for width in every if width.excerpt_tokens == tokens]
+            held = {name: [sizes for each in same if (sizes := each.of(name))] for name in SPLITS}
+            joined = {name: SplitSizes.union(sizes) if sizes else None for name, sizes in held.items()}
+            widths.append(replace(same[0], **joined, wider=()))
+        return replace(widths[0], wider=tuple(widths[1:]))
+
+    @property
+    def widths(self) -> "tuple[HarvestSizes, ...]":
+        """These and the wider ones, each without the others."""
+        return (replace(self, wider=()), *self.wider)
+
+    @property
+    def held(self) -> tuple[Split, ...]:
+        """Splits of which anything is kept, of any width."""
+        return tuple(name for name in SPLITS if any(width.of(name) for width in self.widths))
 
     @property
     def splits(self) -> dict[Split, SplitSizes]:
-        """The harvested splits with what is kept of them, in the order of their codes."""
+        """The splits with what is kept of them in excerpts of this width, in the order of their codes."""
         held: dict[Split, SplitSizes | None] = {name: self.of(name) for name in SPLITS}
         return {name: sizes for name, sizes in held.items() if sizes is not None}
 

@@ -12,10 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from autointerp.activations.layout import MANIFEST, VERSION, digest, file_of, schemas
+from autointerp.activations.layout import MANIFEST, VERSION, digest, excerpts_of, file_of, schemas
 from autointerp.activations.plan import GROUPS, SPLITS, HarvestSizes, SplitSizes
 from autointerp.activations.references import REFERENCES
 from autointerp.records.unit import Excerpt, LogitEffect, Pool, Split, SplitStatistics, Unit, UnitRecord
+from sae.corpus.document import Document
+from sae.corpus.splits import Splits, check_no_leak
 from sae.corpus.windows import Windows
 from sae.errors import UserError
 
@@ -67,9 +69,18 @@ class Store:
     @cached_property
     def sizes(self) -> HarvestSizes:
         """How much was kept of each unit."""
-        sizes: dict[str, Any] = dict(self.manifest["sizes"])
-        sizes |= {name: SplitSizes(**sizes[name]) for name in SPLITS if sizes[name] is not None}
-        return HarvestSizes(**sizes)
+        return _read_sizes(self.manifest["sizes"])
+
+    def check_no_leak(self) -> None:
+        """Raise `UserError` where an excerpt lies in a window of another split, or splits share what they must not:
+        a document, a cluster, a near-duplicate document, or a window's tokens."""
+        names = [Document(f"document {at}", "", "") for at in range(int(self.windows.document.max(initial=-1)) + 1)]
+        check_no_leak(Splits(SPLITS, self.split, self.cluster), self.windows, names)
+        for name, excerpts in self._excerpts.items():
+            astray = excerpts["split"] != self.split[excerpts["window"]]
+            if astray.any():
+                wrong = f"A leak: {int(astray.sum())} excerpts lie in windows of another split."
+                raise UserError(wrong, f"They are in {file_of(self.directory, name)}.")
 
     @cached_property
     def windows(self) -> Windows:
@@ -107,8 +118,9 @@ class Store:
         return UnitRecord(
             unit=self.units[row],
             threshold=float(columns["threshold"][row]),
-            statistics={split: self._statistics(split, row) for split in self.sizes.splits},
-            excerpts=self._record_excerpts(row),
+            statistics={split: self._statistics(split, row) for split in self.sizes.held},
+            excerpts=self._record_excerpts(row, self.sizes),
+            wider={each.excerpt_tokens: self._record_excerpts(row, each) for each in self.sizes.wider},
             promoted=self._effects("promoted", row),
             suppressed=self._effects("suppressed", row),
             token_means=dict(zip(tokens.tolist(), means.tolist(), strict=True)),
@@ -134,8 +146,9 @@ class Store:
         return self._columns("units", self.manifest["arms"])
 
     @cached_property
-    def _excerpts(self) -> dict[str, np.ndarray]:
-        return self._columns("excerpts", self.manifest["arms"], SPLITS, GROUPS)
+    def _excerpts(self) -> dict[str, dict[str, np.ndarray]]:
+        names = [excerpts_of(each.excerpt_tokens, self.sizes) for each in self.sizes.widths]
+        return {name: self._columns(name, self.manifest["arms"], SPLITS, GROUPS) for name in names}
 
     @cached_property
     def _token_means(self) -> dict[str, np.ndarray]:
@@ -144,12 +157,10 @@ class Store:
     @cached_property
     def _borders(self) -> dict[str, np.ndarray]:
         """For the tables sorted by unit, where each unit's rows begin, and where the last one's end."""
-        wide = {"units": self._units, "excerpts": self._excerpts, "token_means": self._token_means}
-        keys = {name: (table["arm"].astype(np.int64) << 32) + table["index"] for name, table in wide.items()}
-        return {
-            name: np.append(np.searchsorted(keys[name], keys["units"]), len(keys[name]))
-            for name in ("excerpts", "token_means")
-        }
+        tables = {"units": self._units, "token_means": self._token_means, **self._excerpts}
+        keys = {name: (table["arm"].astype(np.int64) << 32) + table["index"] for name, table in tables.items()}
+        units = keys.pop("units")
+        return {name: np.append(np.searchsorted(own, units), len(own)) for name, own in keys.items()}
 
     def _slice(self, name: str, row: int) -> slice:
         return slice(*self._borders[name][row : row + 2].tolist())
@@ -164,11 +175,12 @@ class Store:
             interval_counts=tuple(columns[f"{split}_interval_counts"][row].tolist()),
         )
 
-    def _record_excerpts(self, row: int) -> dict[Split, tuple[Excerpt, ...]]:
-        table, mine, text = self._excerpts, self._slice("excerpts", row), self.vocabulary
+    def _record_excerpts(self, row: int, sizes: HarvestSizes) -> dict[Split, tuple[Excerpt, ...]]:
+        name = excerpts_of(sizes.excerpt_tokens, self.sizes)
+        table, mine, text = self._excerpts[name], self._slice(name, row), self.vocabulary
         numbers = {name: table[name][mine].tolist() for name in ("window", "start", "anchor", "interval")}
         clusters = self.cluster[table["window"][mine]].tolist()
-        found: dict[Split, list[Excerpt]] = {split: [] for split in self.sizes.splits}
+        found: dict[Split, list[Excerpt]] = {split: [] for split in sizes.splits}
         listed = (table[name][mine].tolist() for name in ("split", "group", "ids", "activations", "bigram"))
         for i, (split, group, ids, activations, bigram) in enumerate(zip(*listed, strict=True)):
             found[SPLITS[split]].append(
@@ -198,6 +210,13 @@ class Store:
             field.name: _as_numpy(table[field.name], next(coded) if pa.types.is_dictionary(field.type) else ())
             for field in table.schema
         }
+
+
+def _read_sizes(sizes: Mapping[str, Any]) -> HarvestSizes:
+    values: dict[str, Any] = dict(sizes)
+    values |= {name: SplitSizes(**sizes[name]) for name in SPLITS if sizes[name] is not None}
+    values["wider"] = tuple(_read_sizes(each) for each in sizes["wider"])
+    return HarvestSizes(**values)
 
 
 def _as_numpy(column: pa.ChunkedArray, labels: Any) -> Any:

@@ -49,7 +49,12 @@ class LlmExplainer:
     async def _ask(self, evidence: Evidence, replicate: int) -> Explanation | Failure:
         request = render_explain(evidence, self.name, self.prompt, arm=self.arm, replicate=replicate)
         reply = await self.model.answer(request)
-        return reply if isinstance(reply, Failure) else read_explanation(reply, self.name)
+        if isinstance(reply, Failure):
+            return reply
+        said = read_explanation(reply, self.name)
+        if isinstance(said, Failure):
+            self.model.reject(request)
+        return said
 
 
 def render_explain(evidence: Evidence, name: str, prompt: Prompt, *, arm: str = "", replicate: int = 0) -> Request:

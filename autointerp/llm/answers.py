@@ -42,8 +42,7 @@ def outcome(request: Request, answer: Answer, cost: int) -> Reply | Failure:
         case "refusal":
             return Failure(request.stage, "refusal", redact(f"The model refuses: {answer.text}"))
         case "truncated":
-            limit = f"The answer did not end within {request.max_tokens} tokens"
-            return Failure(request.stage, "truncated", redact(f"{limit}: ...{answer.text[-200:]}"))
+            return Failure(request.stage, "truncated", redact(f"The answer was cut off: ...{answer.text[-200:]}"))
         case "empty":
             return Failure(request.stage, "empty", "The answer is empty.")
 

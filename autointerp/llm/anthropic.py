@@ -60,11 +60,19 @@ class AnthropicProvider(SdkProvider):
         }
         if request.system:
             body["system"] = request.system
+        output: Body = {}
         if request.schema:
-            body["output_config"] = {"format": {"type": "json_schema", "schema": json.loads(request.schema)}}
-        if not request.thinking:
-            body["thinking"] = {"type": "disabled"}
-        return body
+            output["format"] = {"type": "json_schema", "schema": json.loads(request.schema)}
+        match request.thinking:
+            case "off":
+                body["thinking"] = {"type": "disabled"}
+            case "between_tools":
+                body["thinking"] = {"type": "between_tools"}
+            case "least":
+                output["effort"] = "low"
+            case "free":
+                pass
+        return body | {"output_config": output} if output else body
 
     async def send(self, request: Request) -> Sent:
         """Send once, the system block marked for prompt caching. Raises `Fault`."""

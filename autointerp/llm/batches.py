@@ -6,7 +6,7 @@ import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from autointerp.llm import journal
@@ -19,6 +19,7 @@ from autointerp.llm.prices import Prices
 from autointerp.llm.provider import Body, Provider
 from autointerp.llm.store import Store
 from autointerp.llm.tables import Account
+from autointerp.llm.thinking import Thinkers
 from autointerp.records.call import Reply, Request
 from autointerp.records.explanation import Failure
 from autointerp.seams import BudgetReached, Interrupted
@@ -59,13 +60,14 @@ class Batches:
         providers: Mapping[str, Provider],
         batch_providers: Mapping[str, BatchProvider],
         prices: Prices,
+        thinkers: Thinkers,
         budget_message: Callable[[int], str],
         retries: Counter[str],
         sleep: Sleep,
     ) -> None:
         self._store, self._run, self._providers, self._prices = store, run, providers, prices
         self._batch_providers, self._budget_message = batch_providers, budget_message
-        self._retries, self._sleep = retries, sleep
+        self._thinkers, self._retries, self._sleep = thinkers, retries, sleep
         self._waiting: dict[bytes, asyncio.Future[Paid]] = {}
         self._queue: list[_Asked] = []
         self._stirred = 0
@@ -93,10 +95,13 @@ class Batches:
         while True:
             if self._stop:
                 raise self._stop
-            waiter = self._waiting.get(key) or self._enqueue(request, key, item)
+            sent = self._thinkers.as_sent(request)
+            waiter = self._waiting.get(key) or self._enqueue(sent, key, item)
             try:
                 answer, cost = await asyncio.shield(waiter)
             except Fault as fault:
+                if self._thinkers.learns(self._providers[request.model], sent, fault):
+                    continue
                 if not fault.again or self._misses[key] >= SUBMISSIONS:
                     return Failure(request.stage, fault.kind, fault.message)
                 self._retries[fault.kind] += 1
@@ -227,18 +232,24 @@ class Batches:
             self._ended.set()
             self._ended = asyncio.Event()
         if refused is not None:
-            counts = refused.kind != "rate_limited" or not refused.again or not await self._make_room(batch, len(keys))
+            helps = await self._make_room(batch, len(keys), refused)
+            said = replace(refused, again=refused.again or helps)
             for key in keys:
-                self._deliver(key, refused, counts=counts)
+                self._deliver(key, said, counts=not helps)
         if self._stop:
             for key in keys:
                 self._deliver(key, self._stop)
 
-    async def _make_room(self, batch: Batch, requests: int) -> bool:
-        """A quota of the provider's refused a batch: wait for another to end, or send less at once from now on.
+    async def _make_room(self, batch: Batch, requests: int, refused: Fault) -> bool:
+        """A batch was too long, or above a quota of the provider's: send less at once, or wait for another to end.
 
         Whether that can help.
         """
+        if refused.kind == "too_long":
+            self._most[batch.model] = max(1, requests // 2)
+            return requests > 1
+        if refused.kind != "rate_limited" or not refused.again:
+            return False
         if any(other.model == batch.model for other in self._live.values()):
             await self._ended.wait()
             return True
@@ -253,6 +264,7 @@ async def open_batches(
     providers: Mapping[str, Provider],
     batch_providers: Mapping[str, BatchProvider] | None,
     prices: Prices,
+    thinkers: Thinkers,
     budget_message: Callable[[int], str],
     retries: Counter[str],
     sleep: Sleep,
@@ -263,7 +275,7 @@ async def open_batches(
     with batches at the provider would go on without them.
     """
     if batch_providers is not None:
-        batches = Batches(store, run, providers, batch_providers, prices, budget_message, retries, sleep)
+        batches = Batches(store, run, providers, batch_providers, prices, thinkers, budget_message, retries, sleep)
         await batches.resume()
         return batches
     if count := store.open_batches(run):

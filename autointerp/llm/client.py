@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,6 +21,7 @@ from autointerp.llm.provider import Answer, Provider, Sent, answer_key
 from autointerp.llm.purse import Purse
 from autointerp.llm.store import Store
 from autointerp.llm.tables import Account, Budget
+from autointerp.llm.thinking import Thinkers
 from autointerp.records.call import Reply, Request, Usage
 from autointerp.records.explanation import Failure
 from autointerp.seams import BudgetReached, Interrupted, Refused, Stop
@@ -62,6 +63,8 @@ class Client:
         self._retry_failed = retry_failed
         self._flights = Flights()
         self._prefixes = Prefixes()
+        addresses = {model: provider.address for model, provider in providers.items()}
+        self._thinkers = Thinkers(store.thinking(addresses), store.learn_thinking)
         self._tally = Tally()
         self._stop: Stop | None = None
         self._closed_with: Budget | None = None
@@ -111,7 +114,15 @@ class Client:
         try:
             await store.open_run(run, cap_nano)
             client._batches = await open_batches(
-                store, run, providers, batch_providers, prices, client._budget_message, client._tally.retries, sleep
+                store,
+                run,
+                providers,
+                batch_providers,
+                prices,
+                client._thinkers,
+                client._budget_message,
+                client._tally.retries,
+                sleep,
             )
             yield client
         finally:
@@ -139,6 +150,11 @@ class Client:
             self._tally.failed[said.kind] += 1
         return said
 
+    def reject(self, request: Request) -> None:
+        """The answer could not be read: it counts as ``invalid`` in the ledger of the run that paid for it."""
+        self._tally.failed["invalid"] += 1
+        self._store.reject(self._run, answer_key(self._providers[request.model], request))
+
     def _draws_again(self, request: Request, said: Failure, free: bool, draw: int) -> bool:
         """Whether a failed draw is followed by another: by one that is stored already, or by a new one."""
         if (said.kind == "empty" and draw == 0) or (free and self._retry_failed):
@@ -156,7 +172,7 @@ class Client:
             spent=committed - reserved,
             reserved=reserved,
             cap=cap,
-            warnings=tuple(self._prefixes.warnings),
+            warnings=(*self._prefixes.warnings, *self._thinkers.warnings),
         )
 
     def drain(self) -> None:
@@ -224,13 +240,13 @@ class Client:
     async def _attempt(self, call: _Call) -> Reply | Failure:
         """Pass the limits, reserve, send, settle."""
         self._check()
-        lane = self._lanes[call.request.model]
-        ticket = await lane.limits.acquire(call.request)
-        bound = self._prices.bound(call.request)
+        lane, request = self._lanes[call.request.model], self._thinkers.as_sent(call.request)
+        ticket = await lane.limits.acquire(request)
+        bound = self._prices.bound(request)
         attempt = await self._purse.reserve(self._account(call.request), call.item, bound)
         try:
             self._tally.sent()
-            sent = await call.provider.send(call.request)
+            sent = await call.provider.send(request)
             answer = call.provider.read(sent.body)
             lane.answered(ticket, sent.headers, answer.usage)
             return await self._settle(attempt, call, bound, sent, answer)
@@ -238,6 +254,8 @@ class Client:
             lane.failed(ticket, fault)
             end = self._store.mark_unknown if fault.billed else self._store.release
             await end(attempt, fault.kind)
+            if self._thinkers.learns(call.provider, request, fault):
+                raise replace(fault, again=True) from None
             raise
         except BaseException:
             self._store.mark_unknown(attempt, "interrupted")

@@ -1,6 +1,7 @@
 """Calls that brought no answer: what each is called, whether it may have been billed, whether to try again."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from autointerp.llm.keys import redact
 
 Sleep: TypeAlias = Callable[[float], Awaitable[None]]
 FaultKind: TypeAlias = Literal[
-    "rate_limited", "server_error", "timeout", "connection", "bad_request", "expired", "cancelled"
+    "rate_limited", "server_error", "timeout", "connection", "bad_request", "too_long", "expired", "cancelled"
 ]
 
 ATTEMPTS = 6
@@ -25,6 +26,8 @@ PATIENCE = 20 * 60.0
 LONGEST_WAIT = 600.0
 """Seconds of Retry-After above which the call fails instead of waiting."""
 _MESSAGE_LENGTH = 500
+_TOO_LONG = re.compile("prompt is too long|context[ _](length|limit|window|size)|maximum model length|above_max_length")
+"""How servers word it where the text, or it and the room for the answer together, does not fit (in lower case)."""
 _NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 _BEFORE_SENDING = {"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "ProxyError"}
 _transient = wait_exponential_jitter(multiplier=1, max=60)
@@ -70,6 +73,10 @@ def status_fault(status: int, headers: Mapping[str, str], body: str, address: st
             return Fault("bad_request", message, stop=True)
         case 400 if "credit balance" in words:
             return Fault("bad_request", message, stop=True)
+        case 413:
+            return Fault("too_long", message)
+        case 400 | 422 if _TOO_LONG.search(words):
+            return Fault("too_long", message)
         case 429 if any(code in words for code in _NO_CREDIT):
             return Fault("rate_limited", message, stop=True)
         case 429:

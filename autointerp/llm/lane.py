@@ -31,5 +31,5 @@ class Lane:
             self.slots.limited(fault.retry_after)
         elif fault.overloaded:
             self.slots.overloaded(fault.retry_after)
-        elif fault.kind != "bad_request":
+        elif fault.kind not in ("bad_request", "too_long"):
             self.slots.troubled()

@@ -34,7 +34,7 @@ class LedgerRow:
     arm: str
     """Label of the arm."""
     calls: int = 0
-    """Answers paid for, refused and truncated ones included."""
+    """Answers paid for; refused, truncated and unreadable ones included."""
     cached: int = 0
     """Answers that came from the store, or from an identical call in flight, at no cost."""
     attempts: int = 0
@@ -46,7 +46,7 @@ class LedgerRow:
     settled: int = 0
     """Nano-dollars of `cost` that answers were billed at; the rest is reserved, or its bill is unknown."""
     failures: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Calls whose last attempt brought no answer, by kind."""
+    """Calls whose last attempt brought no answer, or one that could not be read (``invalid``), by kind."""
 
 
 def read_ledger(db: sqlite3.Connection, run: str) -> list[LedgerRow]:

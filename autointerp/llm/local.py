@@ -100,7 +100,8 @@ class Reader:
         encoded = self._tokenizer(text, return_offsets_mapping=True)
         ids, spans = encoded["input_ids"], encoded["offset_mapping"]
         self._check(len(ids))
-        slots = slot_tokens(text, prefix, [text[start:end] for start, end in spans])
+        begins = {start: index for index, (start, end) in enumerate(spans) if end > start}
+        slots = slot_tokens(text, prefix, [text[start:end] for start, end in spans], begins)
         shared = next((index for index, (_, end) in enumerate(spans) if end > prefix), len(ids))
         at = [index - 1 - shared for index in slots if index is not None]
         if not at or not self._digits:
@@ -124,8 +125,11 @@ class Reader:
     def _log_probabilities(self, ids: Sequence[int], at: Sequence[int]) -> list[list[float]]:
         """Of the digits after each position `at` of `ids`, which follow the prefix."""
         # A copy, since how much `crop` takes away differs between versions of transformers.
-        logits = self._model(self._tensor(ids), past_key_values=deepcopy(self._cache), use_cache=True).logits[0]
-        after = torch.log_softmax(logits[torch.tensor(at, device=logits.device)].float(), dim=-1)
+        kept = torch.tensor(at, device=self._model.device)  # a whole vocabulary for every position would fill memory
+        said = self._model(
+            self._tensor(ids), past_key_values=deepcopy(self._cache), use_cache=True, logits_to_keep=kept
+        )
+        after = torch.log_softmax(said.logits[0].float(), dim=-1)
         return after[:, list(self._digits.values())].cpu().tolist()
 
     def _digit_ids(self) -> dict[str, int]:
@@ -140,7 +144,7 @@ class Reader:
     def _check(self, length: int) -> None:
         longest = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         if longest is not None and length > longest:
-            raise Fault("bad_request", f"The text has {length} tokens, and the model reads {longest} at most.")
+            raise Fault("too_long", f"The text has {length} tokens, and the model reads {longest} at most.")
 
     def _tensor(self, ids: Sequence[int]) -> torch.Tensor:
         return torch.tensor([ids], device=self._model.device)

@@ -72,8 +72,8 @@ class OpenAIProvider(OpenAISdk):
         if request.schema:
             schema = {"name": "answer", "strict": True, "schema": json.loads(request.schema)}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        if not request.thinking and self._is_openai and _CAN_REST.match(name):
-            body["reasoning_effort"] = "none"
+        if request.thinking != "free" and self._is_openai and _CAN_REST.match(name):
+            body["reasoning_effort"] = "low" if request.thinking == "least" else "none"
         return body
 
     async def send(self, request: Request) -> Sent:

@@ -3,6 +3,8 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from itertools import accumulate, islice
+from operator import eq
 from typing import Any, TypeAlias
 
 from autointerp import notation
@@ -20,26 +22,56 @@ def slot_text(request: Request) -> str:
     return f"{request.system}\n\n{request.user}"
 
 
-def slot_tokens(text: str, start: int, tokens: Sequence[str]) -> list[int | None]:
+def slot_tokens(
+    text: str, start: int, tokens: Sequence[str], begins: Mapping[int, int] | None = None
+) -> list[int | None]:
     """Index of the token that begins at each slot, a level that `text` hides after `start`; None where none does.
 
-    `tokens` are the pieces of `text`. The n-th tab of the text is the n-th tab of the tokens: that holds too where a
-    server writes the bytes of a split character, or a token that opens every text, in its own way. All are None where
-    a level that `text` shows is no token by itself, since no distribution over next tokens then says what is shown.
+    `tokens` are the pieces of `text`; `begins` tells which of them begins at which place of it, and is found by
+    `align` where it is not known. All are None where a level that `text` shows is no token by itself, since no
+    distribution over next tokens then says what is shown.
     """
-    tabs = [at for at, char in enumerate(text) if char == notation.TAB]
-    before = [index for index, token in enumerate(tokens) for _ in range(token.count(notation.TAB))]
-    whole = len(before) == len(tabs)
+    begins = align(text, tokens) if begins is None else begins
     slots: list[int | None] = []
-    for at, index in zip(tabs, before if whole else tabs, strict=True):
-        level = text[at + 1 : at + 2]
-        alone = whole and tokens[index].endswith(notation.TAB) and index + 1 < len(tokens)
-        follows = tokens[index + 1] if alone else ""
-        if level != notation.HIDDEN:
-            whole = whole and follows == level
-        elif at >= start:
-            slots.append(index + 1 if follows.startswith(level) else None)
-    return slots if whole else [None] * len(slots)
+    for place in (at + 1 for at, char in enumerate(text) if char == notation.TAB):
+        level, index = text[place : place + 1], begins.get(place)
+        if level == notation.HIDDEN:
+            if place > start:
+                slots.append(index if index is not None and tokens[index].startswith(level) else None)
+        elif index is None or tokens[index] != level:
+            return [None] * text.count(f"{notation.TAB}{notation.HIDDEN}", start)
+    return slots
+
+
+def align(text: str, tokens: Sequence[str]) -> dict[int, int]:
+    """Which of `tokens` begins right after which tab of `text`, by place; without those where the texts differ.
+
+    A server may put a token before the text or behind it, and write spaces and the bytes of a split character in its
+    own way. All other text from the tab before to the tab after must be the same, and there must be as many tabs.
+    """
+    written = "".join(tokens)
+    ours, theirs = text.split(notation.TAB), written.split(notation.TAB)
+    if len(ours) != len(theirs) or len(ours) == 1:
+        return {}
+    (head, *middle, tail), (their_head, *their_middle, their_tail) = map(_plain, ours), map(_plain, theirs)
+    same = [their_head.endswith(head), *map(eq, middle, their_middle), their_tail.startswith(tail)]
+    first = {at: index for index, at in enumerate(_ends(tokens[:-1], start=0)) if tokens[index]}
+    after_tabs = zip(_ends(ours[:-1], start=1), _ends(theirs[:-1], start=1), strict=True)
+    return {
+        place: first[at]
+        for number, (place, at) in enumerate(islice(after_tabs, 1, None), start=1)
+        if at in first and same[number - 1] and same[number]
+    }
+
+
+def _ends(pieces: Sequence[str], start: int) -> list[int]:
+    """0, and where each of `pieces` ends, with `start` characters between one and the next."""
+    return list(accumulate((len(piece) + start for piece in pieces), initial=0))
+
+
+def _plain(text: str) -> str:
+    """What every server writes alike."""
+    return "".join(char for char in text if char.isascii() and char != " ")
 
 
 def keep_digits(likely: Mapping[str, Any] | None) -> Slot:

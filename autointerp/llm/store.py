@@ -10,7 +10,7 @@ from autointerp.llm import journal, tables
 from autointerp.llm.ledger import LedgerRow, read_ledger
 from autointerp.llm.tables import Account, Budget, Stored
 from autointerp.llm.writer import Writer
-from autointerp.records.call import Usage
+from autointerp.records.call import Thinking, Usage
 from sae.errors import UserError
 
 T = TypeVar("T")
@@ -40,6 +40,11 @@ class StoreReader:
     def budget(self, run: str) -> Budget | None:
         """The run's money, or None for a run that never called."""
         return tables.read_budget(self._connection, run)
+
+    def thinking(self, addresses: Mapping[str, str]) -> Mapping[str, Thinking]:
+        """How much models (at `addresses`) must be let think, where they have refused to do without."""
+        rows = self._connection.execute("SELECT model, address, level FROM thinking").fetchall()
+        return {model: level for model, address, level in rows if addresses.get(model) == address}
 
     def ledger(self, run: str) -> list[LedgerRow]:
         """What the run cost by stage, model and arm."""
@@ -111,9 +116,17 @@ class Store(StoreReader):
         """End an attempt that may have been billed: it stays charged at its bound."""
         return self._writer.submit(lambda db: tables.mark_unknown(db, attempt, kind))
 
+    def reject(self, run: str, key: bytes) -> "asyncio.Future[None]":
+        """Name an answer that the run paid for `invalid`; it stays charged and stored."""
+        return self._writer.submit(lambda db: tables.reject(db, run, key))
+
     def write(self, operation: Callable[[sqlite3.Connection], T]) -> "asyncio.Future[T]":
         """Run `operation` of `journal` on the store, in one transaction."""
         return self._writer.submit(operation)
+
+    def learn_thinking(self, model: str, address: str, level: Thinking) -> "asyncio.Future[None]":
+        """Keep how much `model` at `address` must be let think."""
+        return self._writer.submit(lambda db: tables.learn_thinking(db, model, address, level))
 
     def add_hits(self, hits: Mapping[Account, int]) -> "asyncio.Future[None]":
         """Count answers that cost nothing."""

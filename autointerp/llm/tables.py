@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from autointerp.records.call import Usage
+from autointerp.records.call import Thinking, Usage
 
 VERSION = 2
 SCHEMA = f"""
@@ -29,6 +29,8 @@ CREATE INDEX IF NOT EXISTS attempt_run ON attempt(run, key);
 CREATE TABLE IF NOT EXISTS hit(
   run TEXT NOT NULL, stage TEXT NOT NULL, model TEXT NOT NULL, arm TEXT NOT NULL, calls INTEGER NOT NULL,
   PRIMARY KEY(run, stage, model, arm)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS thinking(
+  model TEXT NOT NULL, address TEXT NOT NULL, level TEXT NOT NULL, PRIMARY KEY(model, address)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS batch(
   id INTEGER PRIMARY KEY, model TEXT NOT NULL, address TEXT NOT NULL, submission TEXT NOT NULL, state TEXT NOT NULL,
   remote TEXT NOT NULL DEFAULT '', began REAL NOT NULL);
@@ -156,6 +158,14 @@ def mark_unknown(db: sqlite3.Connection, attempt: int, kind: str) -> None:
     _end(db, attempt, "unknown", kind, None)
 
 
+def reject(db: sqlite3.Connection, run: str, key: bytes) -> None:
+    """The answer that the run paid for could not be read: `invalid` by kind, charged and stored as before."""
+    db.execute(
+        "UPDATE attempt SET kind = 'invalid' WHERE run = ? AND key = ? AND state = 'settled' AND kind = 'answered'",
+        (run, key),
+    )
+
+
 def _end(db: sqlite3.Connection, attempt: int, state: str, kind: str, actual: int | None) -> None:
     still_open = db.execute("SELECT run, reserved FROM attempt WHERE id = ? AND state = 'reserved'", (attempt,))
     row = still_open.fetchone()
@@ -173,6 +183,11 @@ def add_hits(db: sqlite3.Connection, hits: Mapping[Account, int]) -> None:
         "INSERT INTO hit VALUES(?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET calls = calls + excluded.calls",
         [(a.run, a.stage, a.model, a.arm, count) for a, count in hits.items()],
     )
+
+
+def learn_thinking(db: sqlite3.Connection, model: str, address: str, level: Thinking) -> None:
+    """Keep how much `model` at `address` must be let think."""
+    db.execute("INSERT OR REPLACE INTO thinking VALUES(?, ?, ?)", (model, address, level))
 
 
 def find_answer(db: sqlite3.Connection, key: bytes) -> Stored | None:

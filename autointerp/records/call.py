@@ -1,6 +1,12 @@
 """A language-model call, whoever the provider is."""
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+Thinking: TypeAlias = Literal["off", "between_tools", "least", "free"]
+"""How much a model that can think before it answers may do so: not at all; only between calls of tools, of which there
+are none; as little as it can; as it likes. In this order, since a model may refuse the stricter ones."""
+THINKING: tuple[Thinking, ...] = get_args(Thinking)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +23,8 @@ class Request:
     """JSON schema of the answer, as canonical JSON text; None for free text."""
     max_tokens: int
     """Hard limit of the answer, thinking included."""
-    thinking: bool = False
-    """Whether a model that can think before it answers may do so, within `max_tokens`."""
+    thinking: Thinking = "off"
+    """How much the model may think, within `max_tokens`."""
     replicate: int = 0
     """Which repeated draw this is; part of the key."""
     stage: str = ""

@@ -106,9 +106,19 @@ class UnitRecord:
     """Ten lowest logit weights, rising."""
     token_means: Mapping[int, float]
     """`unigram`: mean activation per token id over the explain split; absent means 0."""
+    wider: Mapping[int, Mapping[Split, tuple[Excerpt, ...]]] = field(
+        default_factory=dict[int, Mapping[Split, tuple["Excerpt", ...]]]
+    )
+    """The same as `excerpts` for excerpts of more tokens, by their number, where a protocol needs them."""
     references: Mapping[str, float] = field(default_factory=dict[str, float])
     """What `unigram` and `bigram` reach over every position of the score split, by name (``unigram_pearson``,
     ``bigram_auprc`` and so on); absent where it is undefined, or where a source does not know it."""
+
+    def excerpts_of(self, tokens: int, split: Split) -> tuple[Excerpt, ...]:
+        """The excerpts of so many tokens of `split`; none where they are not harvested."""
+        if tokens in self.wider:
+            return self.wider[tokens].get(split, ())
+        return tuple(each for each in self.excerpts.get(split, ()) if len(each.ids) == tokens)
 
     @property
     def maximum(self) -> float:

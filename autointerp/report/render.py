@@ -93,7 +93,7 @@ def render_ledger(rows: Sequence[LedgerRow], budget: Budget | None, output: Form
             columns = ("stage", "model", "arm", "answers", "stored", "attempts", "input", "cached", "output", "cost")
             grid = Grid(_spent(rows, budget), columns, tuple(map(_ledger_cells, rows)))
             failed = [(f"{row.stage} {row.arm}", kind, f"{n:,}") for row in rows for kind, n in row.failures.items()]
-            failures = Grid("Calls without an answer", ("stage, arm", "kind", "calls"), tuple(failed))
+            failures = Grid("Calls without a readable answer", ("stage, arm", "kind", "calls"), tuple(failed))
             grids = [grid, failures] if failed else [grid]
             return as_table(grids, width).rstrip() if output == "table" else "\n\n".join(map(as_markdown, grids))
         case "json":
@@ -199,7 +199,7 @@ def _csv_rows(comparison: Comparison) -> Iterator[dict[str, object]]:
             yield {**row, "statistic": "mean", **_csv_value(mean)}
 
 
-def _csv_alike(headline: str, contrast: Contrast, where: dict[str, object]) -> Iterator[dict[str, object]]:
+def _csv_alike(headline: str, contrast: Contrast, where: Mapping[str, object]) -> Iterator[dict[str, object]]:
     row: dict[str, object] = {**where, "table": "tests", "measure": headline}
     for name in ("p", "q", "detectable"):
         yield {**row, "statistic": name, **_csv_value(getattr(contrast, name))}

@@ -1,6 +1,5 @@
 """A simulator that asks a language model, many items at a time."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,14 +9,13 @@ from typing import final
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from autointerp import notation
-from autointerp.prompts import ASKED_AGAIN, DRAWS, Prompt
+from autointerp.prompts import DRAWS, Prompt
 from autointerp.records.call import Reply, Request
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.trial import Item, Prediction
 from autointerp.seams import Model
+from autointerp.simulate.packs import ITEMS_PER_CALL, Results, ask_in_packs
 
-ITEMS_PER_CALL = 20
-"""More would save little, since the shared prefix is cached, and would show the simulator more of the base rate."""
 TOP_LEVEL = 9
 """Levels are single digits."""
 _ITEM_TOKENS = 48
@@ -43,43 +41,23 @@ class LlmSimulator:
     """The arm that pays, for the ledger."""
 
     async def simulate(self, explanation: Explanation, items: Sequence[Item]) -> Sequence[Prediction | Failure]:
-        """One result per item, in order, from concurrent calls.
-
-        Items whose answer cannot be read, or was cut off, are asked for again, by themselves.
-        """
-        # Calls beside one that stops the run are paid for, so they are let through to the store of answers first.
-        answers = await asyncio.gather(
-            *(self._call(explanation, call) for call in packs(items, self.items_per_call)), return_exceptions=True
+        """One result per item, in order, from concurrent calls (`ask_in_packs`)."""
+        return await ask_in_packs(
+            lambda some, draw: self._ask(explanation, some, draw),
+            items,
+            draws=self.draws,
+            items_per_call=self.items_per_call,
         )
-        results: list[Prediction | Failure] = []
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
-            results += answer
-        return results
 
-    async def _call(self, explanation: Explanation, items: Sequence[Item]) -> list[Prediction | Failure]:
-        results = await self._ask(explanation, items, replicate=0)
-        for replicate in range(1, self.draws):
-            again = [i for i, each in enumerate(results) if isinstance(each, Failure) and each.kind in ASKED_AGAIN]
-            if not again:
-                break
-            answers = await self._ask(explanation, [items[i] for i in again], replicate)
-            for i, answer in zip(again, answers, strict=True):
-                results[i] = answer
-        return results
-
-    async def _ask(self, explanation: Explanation, items: Sequence[Item], replicate: int) -> list[Prediction | Failure]:
+    async def _ask(self, explanation: Explanation, items: Sequence[Item], replicate: int) -> Results:
         request = render_simulate(explanation, items, self.name, self.prompt, arm=self.arm, replicate=replicate)
         reply = await self.model.answer(request)
         if isinstance(reply, Failure):
             return [replace(reply, stage="simulate")] * len(items)
-        return read_predictions(reply, items)
-
-
-def packs(items: Sequence[Item], items_per_call: int = ITEMS_PER_CALL) -> list[Sequence[Item]]:
-    """The items of each call, in order."""
-    return [items[start : start + items_per_call] for start in range(0, len(items), items_per_call)]
+        results = read_predictions(reply, items)
+        if any(isinstance(each, Failure) for each in results):
+            self.model.reject(request)
+        return results
 
 
 def render_simulate(
@@ -98,7 +76,7 @@ def render_simulate(
     )
 
 
-def read_predictions(reply: Reply, items: Sequence[Item]) -> list[Prediction | Failure]:
+def read_predictions(reply: Reply, items: Sequence[Item]) -> Results:
     """One result per item of the request that `reply` answers.
 
     An item that is missing, predicted twice or given anything but one digit per token is a `Failure` (``invalid``).
@@ -113,7 +91,7 @@ def read_predictions(reply: Reply, items: Sequence[Item]) -> list[Prediction | F
     if unknown := sorted(times.keys() - set(range(1, len(items) + 1))):
         return [_invalid(f"Items 1 to {len(items)} were asked, not {unknown[0]}.")] * len(items)
     levels = {answer.item: answer.levels for answer in answers}
-    results: list[Prediction | Failure] = []
+    results: Results = []
     for number, item in enumerate(items, start=1):
         read = notation.read_levels(levels.get(number, ""), len(item.tokens), TOP_LEVEL)
         if times[number] != 1:

@@ -4,34 +4,37 @@ The published all-at-once method: every level of the item is hidden by a marker 
 model expected there instead is the prediction (Bills et al., "Language models can explain neurons in language models").
 """
 
-import asyncio
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import repeat
+from itertools import islice, repeat
 from typing import Annotated, Literal, TypeAlias, final
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from autointerp import notation
-from autointerp.prompts import Prompt
+from autointerp.prompts import DRAWS, Prompt
 from autointerp.records.call import Reply, Request
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.trial import Item, Prediction
 from autointerp.seams import Model
+from autointerp.simulate.packs import ITEMS_PER_CALL, Results, ask_in_packs
 
 LEAST_MASS = 0.1
 """Probability of all digits together below which a model did not expect a level: its slot says nothing."""
 
 _ROUNDING = 1e-3
 """Above 0, which no log-probability exceeds but by rounding."""
+_Digit: TypeAlias = Literal["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]
+_LogProbability: TypeAlias = Annotated[float, Field(le=_ROUNDING, allow_inf_nan=False)]
+_SLOTS = TypeAdapter(list[dict[_Digit, _LogProbability] | None])
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class SlotSimulator:
-    """Asks a language model for its distribution at each token's level; one request per item."""
+    """Asks a language model for its distribution at each token's level, many items at a time."""
 
     model: Model
     """Who answers."""
@@ -39,62 +42,81 @@ class SlotSimulator:
     """``slots/MODEL`` or ``local/PATH``."""
     prompt: Prompt
     """Version of the prompt ``slots``."""
+    draws: int = DRAWS
+    """Most answers asked for where none can be read: the same question has one answer, but in a smaller pack another.
+    """
+    items_per_call: int = ITEMS_PER_CALL
+    """Most items in one call: what the model reads first is paid for once per call."""
     arm: str = ""
     """The arm that pays, for the ledger."""
 
     async def simulate(self, explanation: Explanation, items: Sequence[Item]) -> Sequence[Prediction | Failure]:
-        """One result per item, in order, from concurrent calls. The same question has one answer: none is repeated."""
-        # Calls beside one that stops the run are paid for, so they are let through to the store of answers first.
-        results = await asyncio.gather(*(self._ask(explanation, item) for item in items), return_exceptions=True)
-        told: list[Prediction | Failure] = []
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-            told.append(result)
-        return told
+        """One result per item, in order, from concurrent calls (`ask_in_packs`)."""
+        return await ask_in_packs(
+            lambda some, draw: self._ask(explanation, some, draw),
+            items,
+            draws=self.draws,
+            items_per_call=self.items_per_call,
+        )
 
-    async def _ask(self, explanation: Explanation, item: Item) -> Prediction | Failure:
-        reply = await self.model.answer(render_slots(explanation, item, self.name, self.prompt, arm=self.arm))
-        return replace(reply, stage="simulate") if isinstance(reply, Failure) else read_slots(reply, item)
+    async def _ask(self, explanation: Explanation, items: Sequence[Item], replicate: int) -> Results:
+        request = render_slots(explanation, items, self.name, self.prompt, arm=self.arm, replicate=replicate)
+        reply = await self.model.answer(request)
+        if isinstance(reply, Failure):
+            return [replace(reply, stage="simulate")] * len(items)
+        results = read_slots(reply, items)
+        if any(isinstance(each, Failure) for each in results):
+            self.model.reject(request)
+        return results
 
 
-def render_slots(explanation: Explanation, item: Item, name: str, prompt: Prompt, *, arm: str = "") -> Request:
-    """The request for model `name`'s distributions at the levels of `item`, all hidden, given the explanation's text.
+def render_slots(
+    explanation: Explanation, items: Sequence[Item], name: str, prompt: Prompt, *, arm: str = "", replicate: int = 0
+) -> Request:
+    """The request for model `name`'s distributions at the levels of `items`, all hidden, given the explanation's text.
 
     A tab in the explanation becomes a space: tabs stand before levels and nowhere else.
     """
     text = explanation.text.replace(notation.TAB, " ")
+    written = [_write_item(item.tokens, repeat(notation.HIDDEN)) for item in items]
     return Request(
         model=name,
         system=_system(prompt),
-        user=prompt.user.substitute(explanation=text, items=_write_item(item.tokens, repeat(notation.HIDDEN))),
+        user=prompt.user.substitute(explanation=text, items="\n\n".join(written)),
         schema=None,
         max_tokens=1,  # nothing is to be written, but vLLM counts a token all the same
+        replicate=replicate,
         stage="simulate",
         arm=arm,
     )
 
 
-def read_slots(reply: Reply, item: Item) -> Prediction | Failure:
-    """The expected level of every token of the item, from JSON: per slot the log-probability of each digit.
+def read_slots(reply: Reply, items: Sequence[Item]) -> Results:
+    """The expected level of every token of each item, from JSON: per slot the log-probability of each digit.
 
-    A `Failure` (``invalid``) where it is anything else, or where a slot has no log-probabilities or its digits have
-    less than `LEAST_MASS` together.
+    An item is a `Failure` (``invalid``) where one of its slots has no log-probabilities, or its digits have less than
+    `LEAST_MASS` together; all are where the answer is anything else, or has another number of slots.
     """
     try:
         slots = _SLOTS.validate_json(reply.text)
     except ValidationError as error:
-        return _invalid(f"Not log-probabilities: {error.errors()[0]['msg']}.")
-    if len(slots) != len(item.tokens):
-        return _invalid(f"{len(item.tokens)} slots were asked, not {len(slots)}.")
+        return [_invalid(f"Not log-probabilities: {error.errors()[0]['msg']}.")] * len(items)
+    asked = sum(len(item.tokens) for item in items)
+    if len(slots) != asked:
+        return [_invalid(f"{asked} slots were asked, not {len(slots)}.")] * len(items)
+    left = iter(slots)
+    return [_read_item(list(islice(left, len(item.tokens)))) for item in items]
+
+
+def _read_item(slots: Sequence[dict[_Digit, float] | None]) -> Prediction | Failure:
     levels: list[float] = []
     for number, slot in enumerate(slots, start=1):
         if slot is None:
-            return _invalid(f"The model gives no log-probabilities of single digits at slot {number}.")
+            return _invalid(f"The model gives no log-probabilities of single digits at the item's slot {number}.")
         chances = {int(digit): math.exp(value) for digit, value in slot.items()}
         mass = sum(chances.values())
         if mass < LEAST_MASS:
-            return _invalid(f"At slot {number} the digits have a probability of {mass:.3g} together.")
+            return _invalid(f"At the item's slot {number} the digits have a probability of {mass:.3g} together.")
         levels.append(sum(level * chance for level, chance in chances.items()) / mass)
     return Prediction(tuple(levels))
 
@@ -121,9 +143,6 @@ class _Demonstration:
 
 
 _DEMONSTRATIONS = TypeAdapter(tuple[_Demonstration, ...])
-_Digit: TypeAlias = Literal["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]
-_LogProbability: TypeAlias = Annotated[float, Field(le=_ROUNDING, allow_inf_nan=False)]
-_SLOTS = TypeAdapter(list[dict[_Digit, _LogProbability] | None])
 
 
 @cache

@@ -53,6 +53,7 @@ class Scripted:
 
     answers: list[Reply | Failure | Exception]
     asked: list[Request] = field(default_factory=list)
+    rejected: list[Request] = field(default_factory=list)
 
     async def answer(self, request: Request) -> Reply | Failure:
         """The next answer."""
@@ -61,6 +62,10 @@ class Scripted:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def reject(self, request: Request) -> None:
+        """Remember which answer could not be read."""
+        self.rejected.append(request)
 
 
 def explain(*answers: Reply | Failure | Exception) -> tuple[Explanation | Failure, list[Request]]:

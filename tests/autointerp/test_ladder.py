@@ -45,18 +45,18 @@ def test_the_floor_is_the_better_of_a_constant_and_of_the_anchor() -> None:
     assert value(ABOVE_FLOOR, spearman=0.5, anchor_spearman=0.2) == pytest.approx(0.3)
 
 
-@given(st.floats(-1, 1), st.floats(-1, 0.9), st.floats(0.01, 1))
+@given(st.floats(-1, 1), st.floats(-1, 0.9), st.floats(0.01, 1.0))
 def test_the_way_to_the_ceiling(score: float, anchor: float, ceiling: float) -> None:
     """0 at the floor, 1 at the ceiling, undefined where the ceiling is no higher than the floor."""
     known = {"anchor_spearman": anchor, "quantised_oracle_spearman": ceiling}
     share = value(OF_CEILING, spearman=score, **known)
-    if ceiling <= max(0, anchor):
+    if ceiling <= max(0.0, anchor):
         assert share is None
     else:
         assert share is not None
         assert value(OF_CEILING, spearman=ceiling, **known) == pytest.approx(1)
-        assert value(OF_CEILING, spearman=max(0, anchor), **known) == 0
-        assert share * (ceiling - max(0, anchor)) == pytest.approx(score - max(0, anchor), abs=1e-9)
+        assert value(OF_CEILING, spearman=max(0.0, anchor), **known) == 0
+        assert share * (ceiling - max(0.0, anchor)) == pytest.approx(score - max(0.0, anchor), abs=1e-9)
 
 
 def test_lifts_are_over_their_table_and_undefined_without_it() -> None:

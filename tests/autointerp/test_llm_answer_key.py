@@ -55,7 +55,7 @@ def test_everything_that_changes_the_answer_is_in_the_key(changes: dict[str, int
     texts = {"system", "user", "schema"}
     values = {name: f"{'é' * n}" if name in texts else 10 + n for name, n in changes.items()}
     if "thinking" in values:
-        values["thinking"] = True
+        values["thinking"] = "least"
     plain, changed = request(), request(**values)
     assert answer_key(provider, changed) == answer_key(provider, replace(changed, stage="x", arm="y"))
     assert (answer_key(provider, plain) == answer_key(provider, changed)) == (plain == changed)

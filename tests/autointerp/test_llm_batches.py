@@ -173,6 +173,22 @@ def test_what_expired_is_sent_again_alone(tmp_path: Path, end: str) -> None:
     assert budget(tmp_path).committed == 5 * COST
 
 
+def test_a_batch_that_is_too_long_is_sent_in_parts(tmp_path: Path) -> None:
+    """Half as many requests at once, again and again; one that is too long by itself fails."""
+    api = FakeBatches(before=[Fault("too_long", "HTTP 413")] * 4)
+
+    async def main() -> None:
+        async with open_batching(tmp_path, api) as client:
+            said = await ask(client, range(4))
+            assert sum(isinstance(each, Reply) for each in said) == 3
+            [failed] = [each for each in said if isinstance(each, Failure)]
+            assert failed.kind == "too_long"
+
+    run(main)
+    assert set(api.sizes()) == {1}
+    assert budget(tmp_path).committed == 3 * COST
+
+
 def test_what_fails_in_every_batch_becomes_a_failure(tmp_path: Path) -> None:
     """After `SUBMISSIONS` batches; what cannot succeed fails at once; nothing of it is charged."""
 

@@ -92,12 +92,34 @@ def test_an_overload_inside_a_success_is_not_charged(case: Case, tmp_path: Path,
     assert attempts(tmp_path)[0][:2] == ("released", "server_error")
 
 
-@pytest.mark.parametrize("status", [400, 413, 422])
+@pytest.mark.parametrize("status", [400, 422])
 def test_a_bad_request_fails_its_item_only(case: Case, tmp_path: Path, httpx2_mock: respx.Router, status: int) -> None:
     """Once, without charge, and the run goes on."""
     route = httpx2_mock.post(case.url).respond(status, json=dict(case.error))
     said = ask(case, tmp_path)
     assert isinstance(said, Failure) and said.kind == "bad_request" and "told you" in said.message
+    assert route.call_count == 1
+    assert budget(tmp_path).committed == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (413, "Request exceeds the maximum size"),
+        (400, "prompt is too long: 207791 tokens > 200000 maximum"),
+        (400, "input length and `max_tokens` exceed context limit: 198981 + 21333 > 200000"),
+        (400, "This model's maximum context length is 4097 tokens. However, your messages resulted in 4301 tokens."),
+        (400, "The decoder prompt (length 5000) is longer than the maximum model length of 4096."),
+        (422, '{"code": "context_length_exceeded"}'),
+    ],
+)
+def test_a_prompt_that_does_not_fit_is_called_so(
+    case: Case, tmp_path: Path, httpx2_mock: respx.Router, status: int, message: str
+) -> None:
+    """However the server words it: once, without charge."""
+    route = httpx2_mock.post(case.url).respond(status, json={"error": {"type": "e", "message": message}})
+    said = ask(case, tmp_path)
+    assert isinstance(said, Failure) and said.kind == "too_long"
     assert route.call_count == 1
     assert budget(tmp_path).committed == 0
 

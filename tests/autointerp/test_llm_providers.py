@@ -110,7 +110,8 @@ def test_models_are_told_not_to_think_where_they_understand_it(model: str, *, to
     asked = request(model=f"openai/{model}")
     provider, elsewhere = openai.OpenAIProvider(None), openai.OpenAIProvider(None, "http://127.0.0.1:8000/v1")
     assert provider.render(asked).get("reasoning_effort") == ("none" if told else None)
-    assert "reasoning_effort" not in provider.render(replace(asked, thinking=True))
+    assert "reasoning_effort" not in provider.render(replace(asked, thinking="free"))
+    assert provider.render(replace(asked, thinking="least")).get("reasoning_effort") == ("low" if told else None)
     assert "reasoning_effort" not in elsewhere.render(asked)
 
 
@@ -118,8 +119,12 @@ def test_claude_thinks_only_where_it_is_allowed_to() -> None:
     """By default it is told not to, because what it thinks counts against the answer's length."""
     provider, asked = anthropic.AnthropicProvider(None), request(model="anthropic/claude-haiku-5-5")
     assert provider.render(asked)["thinking"] == {"type": "disabled"}
-    assert "thinking" not in provider.render(replace(asked, thinking=True))
-    assert answer_key(provider, asked) != answer_key(provider, replace(asked, thinking=True))
+    assert provider.render(replace(asked, thinking="between_tools"))["thinking"] == {"type": "between_tools"}
+    least = provider.render(replace(asked, thinking="least"))
+    assert "thinking" not in least and least["output_config"] == {"effort": "low"}
+    free = replace(asked, thinking="free")
+    assert not {"thinking", "output_config"} & provider.render(free).keys()
+    assert answer_key(provider, asked) != answer_key(provider, free)
 
 
 def test_many_calls_share_few_sdk_clients(httpx2_mock: respx.Router) -> None:

@@ -65,12 +65,17 @@ class Scripted:
 
     how: Callable[[Request], Reply | Failure]
     asked: list[Request] = field(default_factory=list)
+    rejected: list[Request] = field(default_factory=list)
 
     async def answer(self, request: Request) -> Reply | Failure:
         """The answer that `how` makes, after the other calls have been sent."""
         self.asked.append(request)
         await asyncio.sleep(0)
         return self.how(request)
+
+    def reject(self, request: Request) -> None:
+        """Remember which answer could not be read."""
+        self.rejected.append(request)
 
 
 def simulate(
@@ -234,13 +239,42 @@ def test_an_item_that_stays_bad_fails_alone() -> None:
     assert len(asked) == 2
 
 
-def test_a_call_cut_off_is_asked_once_more_whole() -> None:
-    """Every item of a truncated answer is asked for again."""
-    items = numbered(3)
+def test_a_call_cut_off_is_asked_once_more_in_halves() -> None:
+    """Every item of a truncated answer is asked for again, and one that cuts the answer off costs its half only."""
+    items = numbered(5)
     cut = Failure("simulate", "truncated", "cut off")
-    results, asked = simulate(lambda r: cut if r.replicate == 0 else spoilt(r, set()), items)
-    assert results == [right(index) for index in range(3)]
-    assert asked[1] == replace(asked[0], replicate=1)
+
+    def how(request: Request) -> Reply | Failure:
+        shown = {tokens for _, tokens in asked_items(request)}
+        return cut if request.replicate == 0 or items[4].tokens in shown else spoilt(request, set())
+
+    results, asked = simulate(how, items)
+    assert results == [*map(right, range(3)), cut, cut]
+    assert asked[1] == render_simulate(EXPLANATION, items[:3], NAME, PROMPT, arm="a", replicate=1)
+    assert asked[2] == render_simulate(EXPLANATION, items[3:], NAME, PROMPT, arm="a", replicate=1)
+    assert len(asked) == 3
+
+
+def most(count: int) -> Callable[[Request], Reply | Failure]:
+    """A model that reads `count` items at most."""
+    too_long = Failure("", "too_long", "too long")
+    return lambda request: too_long if len(asked_items(request)) > count else spoilt(request, set())
+
+
+@pytest.mark.parametrize(("count", "calls"), [(20, 1), (19, 3), (5, 7), (3, 15), (1, 39)])
+def test_a_pack_that_is_too_long_is_asked_in_halves(count: int, calls: int) -> None:
+    """Down to what fits, whatever the draws: none of that was billed."""
+    results, asked = simulate(most(count), numbered(20))
+    assert results == [right(index) for index in range(20)]
+    assert len(asked) == calls
+    assert {request.replicate for request in asked} == {0}
+
+
+def test_an_item_that_is_too_long_alone_is_a_named_failure() -> None:
+    """After 20, 10, 5, ... items: each is asked by itself once, and then fails."""
+    results, asked = simulate(most(0), numbered(20))
+    assert results == [Failure("simulate", "too_long", "too long")] * 20
+    assert sum(len(asked_items(request)) == 1 for request in asked) == 20
 
 
 def test_a_refusal_fails_its_own_pack_only() -> None:

@@ -10,7 +10,7 @@ from tests.servers.batches import Batches
 from tests.servers.bill import Bill, Tokens, price
 from tests.servers.completions import completion
 from tests.servers.faults import BROKEN
-from tests.servers.replies import chat, count, messages, responses
+from tests.servers.replies import chat, count, messages, refused_thinking, responses
 from tests.servers.state import Server
 from tests.servers.wire import RESET, Incoming, Outgoing, as_json
 
@@ -65,6 +65,10 @@ class App:
             reply = _refuse(int(status), headers, said=f" to {key}" if state.echo else "")
         elif fault == "reset":
             return RESET
+        elif answers and state.context is not None and (longer := _length(body)) > state.context:
+            reply = _refuse(400, said=f": maximum context length is {state.context} tokens, not {longer}")
+        elif answers and (way := refused_thinking(body, state.thinking)):
+            reply = _refuse(400, said=f": thinking or reasoning effort {way!r} is not supported by this model")
         else:
             reply = await self._reply(request, body, "ok" if fault in BROKEN else fault)
         if answers and state.limit is not None:
@@ -76,8 +80,7 @@ class App:
         """Seconds until the rate limit lets the call through; 0 where it does now."""
         if self._state.limit is None:
             return 0.0
-        tokens = count(body)
-        wait = self._state.limit.admit(tokens.read + (body.get("max_tokens") or body.get("max_completion_tokens") or 0))
+        wait = self._state.limit.admit(_length(body))
         self._state.limited += wait > 0
         return wait
 
@@ -121,6 +124,11 @@ class App:
     async def _charge(self, body: dict[str, Any], tokens: Tokens, *, batch: bool = False) -> None:
         nano = price(body["model"], tokens, batch=batch)
         await self._bill.charge(request_hash(body), body["model"], nano, batch=batch)
+
+
+def _length(body: dict[str, Any]) -> int:
+    """Tokens of a prompt and the room for its answer."""
+    return count(body).read + (body.get("max_tokens") or body.get("max_completion_tokens") or 0)
 
 
 def _befall(reply: Outgoing, fault: str) -> Outgoing:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from tests.servers.replies import refused_thinking
 from tests.servers.state import Server
 from tests.servers.wire import Incoming, Outgoing, as_json
 
@@ -214,7 +215,8 @@ class Batches:
                     good.append(line | {"response": _response(200, end["message"]), "error": None})
                 case "errored":
                     error = {"error": end["error"]["error"]}
-                    bad.append(line | {"response": _response(500, error), "error": None})
+                    status = 400 if error["error"]["type"] == "invalid_request_error" else 500
+                    bad.append(line | {"response": _response(status, error), "error": None})
                 case kind:
                     code = "batch_expired" if kind == "expired" else "batch_cancelled"
                     bad.append(line | {"response": None, "error": {"code": code, "message": f"This request {kind}."}})
@@ -235,6 +237,9 @@ class Batches:
             self._write_files(batch)
 
     async def _end(self, item: Item) -> dict[str, Any]:
+        if way := refused_thinking(item.body, self._state.thinking):
+            error = {"type": "invalid_request_error", "message": f"thinking or effort {way!r} is not supported"}
+            return {"type": "errored", "error": {"type": "error", "error": error, "request_id": None}}
         match self._state.next_item_fault(item.body):
             case "expired":
                 return {"type": "expired"}

@@ -1,6 +1,7 @@
 """Answers in the providers' own shapes."""
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 from tests.servers.answers import sent_text
@@ -14,6 +15,13 @@ def count(body: dict[str, Any], text: str = "") -> Tokens:
     """Tokens of a call: four characters each, the answer cut at its limit."""
     limit = body.get("max_tokens") or body.get("max_completion_tokens") or body.get("max_output_tokens") or 10**9
     return Tokens(math.ceil(len(sent_text(body)) / 4), min(limit, math.ceil(len(text) / 4)))
+
+
+def refused_thinking(body: dict[str, Any], allowed: Collection[str] | None) -> str:
+    """The way in which `body` asks for less thinking, where it is not among those `allowed`; else nothing."""
+    effort = body.get("reasoning_effort") or body.get("output_config", {}).get("effort")
+    way = body.get("thinking", {}).get("type") or effort or ""
+    return way if allowed is not None and way not in allowed else ""
 
 
 def messages(body: dict[str, Any], text: str, fault: str, tokens: Tokens, *, batch: bool = False) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,10 @@ class Server:
     """Whether errors quote the key that was sent, as some servers do."""
     limit: RateLimit | None = None
     """Rate limit of all calls for an answer together."""
+    context: int | None = None
+    """Tokens of a prompt and the room for its answer above which both are refused; None for no limit."""
+    thinking: Collection[str] | None = None
+    """Ways to ask for less thinking that are not refused: types of `thinking`, or efforts; None for all."""
     caching: bool = False
     """Whether prompts are cached: a marked system block (Anthropic), one of 1,024 tokens or more (OpenAI)."""
     batch_seconds: float = 0.0

@@ -4,8 +4,11 @@ import dataclasses
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
+
 from autointerp.activations.harvest import harvest as harvest_arms
-from autointerp.activations.plan import ArmUnits, LogitTokens
+from autointerp.activations.logit_test import SHOWN, distractors
+from autointerp.activations.plan import ArmUnits, LogitTest, LogitTokens
 from autointerp.activations.replay import Replay
 from autointerp.activations.source import StoreSource
 from autointerp.activations.store import Store
@@ -15,7 +18,7 @@ from autointerp.notation import display
 from autointerp.prompts import prompt_digests
 from autointerp.report import terminal
 from autointerp.spending import fixed
-from autointerp.wiring import Arm, Setting, harvest_sizes, load_setting
+from autointerp.wiring import Arm, Setting, explain_windows, harvest_sizes, load_setting
 from sae.errors import UserError
 from sae.features import stream_units
 from sae.logits import top_logits
@@ -102,16 +105,19 @@ def _harvest(setting: Setting, out: Path) -> None:
 
 def _arm_units(setting: Setting, arm: Arm) -> ArmUnits:
     names = arm.dictionary.names()
-    top = top_logits(setting.subject, arm.site, arm.dictionary)
-    logits = None
+    asked = harvest_sizes(setting.config).logit_tokens
+    top = top_logits(setting.subject, arm.site, arm.dictionary, SHOWN + asked)
+    logits, test = None, None
     if top is not None:
-        logits = LogitTokens(
-            top.promoted[arm.units],
-            top.promoted_weights[arm.units],
-            top.suppressed[arm.units],
-            top.suppressed_weights[arm.units],
-        )
-    return ArmUnits(arm.units, tuple(names[i] for i in arm.units), arm.thresholds, logits)
+        ends = (top.promoted, top.promoted_weights, top.suppressed, top.suppressed_weights)
+        logits = LogitTokens(*(end[arm.units, :SHOWN] for end in ends))
+        if asked:
+            ids = explain_windows(setting.corpus)
+            counts = np.bincount(ids.tokens[ids.counted()], minlength=len(setting.subject.token_bytes()))
+            promoted = top.promoted[arm.units]
+            random, matched = distractors(promoted, counts, np.random.default_rng(setting.config.seed))
+            test = LogitTest(promoted[:, SHOWN:], random, matched)
+    return ArmUnits(arm.units, tuple(names[i] for i in arm.units), arm.thresholds, logits, test)
 
 
 def stored(directory: Path) -> StoreSource:

@@ -2,11 +2,11 @@
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias, TypeVar, cast
+from typing import TypeAlias
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from autointerp.records.outcome import Outcome, OutcomeStatistics
 from autointerp.records.trial import Question, Score
 from autointerp.records.unit import Unit, UnitRecord
 from autointerp.seams import Explainer, Interrupted, Simulator, Source, Stop
+from autointerp.simulate.packs import together
 from autointerp.wording import literal_overlap
 
 DRAIN_SECONDS = 30.0
@@ -23,7 +24,6 @@ DRAIN_SECONDS = 30.0
 
 EndOfUnit: TypeAlias = Callable[[int, Unit], Awaitable[Sequence[Outcome]]]
 """Brings a unit, with its place in the admission order, to its end: one outcome per protocol."""
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +137,13 @@ class Evaluation:
         explainer = self.judges[record.unit.arm].explainer
         shown = [preset.evidence(record) for preset in self.presets]
         distinct = list(dict.fromkeys(each for each in shown if isinstance(each, Evidence)))
-        said = dict(zip(distinct, await _together(map(explainer.explain, distinct)), strict=True))
+        said = dict(zip(distinct, await together(map(explainer.explain, distinct)), strict=True))
         return [each if isinstance(each, Failure) else said[each] for each in shown]
 
     async def _score(
         self, rank: int, record: UnitRecord, explanations: Sequence[Explanation | Failure]
     ) -> Sequence[Outcome]:
-        results = await _together(map(partial(self._result, record), self.presets, explanations))
+        results = await together(map(partial(self._result, record), self.presets, explanations))
         ended = zip(self.presets, explanations, results, strict=True)
         return [_outcome(rank, record, preset, said, result) for preset, said, result in ended]
 
@@ -156,15 +156,6 @@ class Evaluation:
             return trial
         simulator = self.judges[record.unit.arm].simulators[preset.question]
         return scorer.score(trial, await simulator.simulate(explanation, trial.items))
-
-
-async def _together(tasks: Iterable[Coroutine[None, None, T]]) -> list[T]:
-    """All results, in order. Calls beside one that stops the run are paid for, so they are let through first."""
-    results = await asyncio.gather(*tasks, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return cast(list[T], results)
 
 
 def _outcome(

@@ -13,6 +13,7 @@ from autointerp.activations.source import StoreSource
 from autointerp.activations.store import Store
 from autointerp.config import Conduct, Format, RunConfig, load_run
 from autointerp.harvesting import HARVEST, harvested, save, stored
+from autointerp.judges import judges, presets
 from autointerp.llm.estimate import minutes
 from autointerp.llm.progress import Progress as Calls
 from autointerp.manifest import read_manifest, run_key, timed, update_manifest
@@ -33,7 +34,7 @@ from autointerp.spending import (
     open_batches,
     open_client,
 )
-from autointerp.wiring import FEATURES, judges, presets
+from autointerp.wiring import FEATURES
 from sae.errors import UserError, nearest
 
 OK, FAILURE, PARTIAL, BUDGET, INTERRUPTED = 0, 1, 3, 4, 130

@@ -9,21 +9,11 @@ import numpy as np
 
 from autointerp.activations.plan import HarvestSizes
 from autointerp.config import EMBEDDED, RunConfig, parse_count
-from autointerp.explain.llm import LlmExplainer
-from autointerp.explain.lookup import LookupExplainer
-from autointerp.llm.catalog import SLOT_PROVIDERS
+from autointerp.judges import presets
 from autointerp.manifest import content_key
-from autointerp.pipeline import Judges
-from autointerp.prompts import load_prompt
-from autointerp.protocols.catalog import make_presets
-from autointerp.protocols.preset import Preset
 from autointerp.records.outcome import ArmInfo
 from autointerp.records.unit import Unit
-from autointerp.seams import Explainer, Model, Simulator
 from autointerp.selection import resolve_features
-from autointerp.simulate.llm import LlmSimulator
-from autointerp.simulate.logprob import SlotSimulator
-from autointerp.simulate.lookup import LookupSimulator
 from sae import PRETRAINED
 from sae.baselines import Neurons, RandomDirections, Thresholded, fire_thresholds, matched_thresholds
 from sae.corpus.corpus import Corpus, load_corpus
@@ -35,7 +25,6 @@ from sae.formats import load_dictionary
 from sae.sites import Site
 from sae.subject import Subject, devices, load_subject
 
-LOOKUP = "lookup"
 FEATURES = "features"
 _BASELINES = ("neurons", "neurons-matched", "random", "sae:PATH", "none")
 _SAMPLE = 50_000
@@ -111,6 +100,7 @@ def load_setting(config: RunConfig, say: Callable[[str], None]) -> Setting:
         config.corpus, config.text_column, parse_count(config.tokens), subject.tokenizer, config.context, config.seed
     )
     say_corpus(corpus, say)
+    _check_width(config, corpus)
     features = _features(config, subject, site, dictionary, info.digest, corpus)
     say(f"features {config.features}: {len(features.units):,} of {info.n_units:,}")
     arms = [features]
@@ -119,6 +109,19 @@ def load_setting(config: RunConfig, say: Callable[[str], None]) -> Setting:
             arms.append(_baseline(spec, config, subject, features, corpus))
             say(f"{arms[-1].info.label}: {len(arms[-1].units):,} units, {arms[-1].info.description}")
     return Setting(config, subject, corpus, tuple(arms))
+
+
+def _check_width(config: RunConfig, corpus: Corpus) -> None:
+    room = corpus.windows.context - corpus.windows.first
+    for preset in presets(config):
+        widest = preset.harvest.widths[-1].excerpt_tokens
+        if widest > room:
+            raise UserError(
+                f"{preset.name} needs excerpts of {widest} tokens.",
+                f"With --context {config.context} a window holds {room}.",
+                f"Give --context {config.context + widest - room} or more, or another --protocol.",
+                usage=True,
+            )
 
 
 def explain_windows(corpus: Corpus) -> Windows:
@@ -161,58 +164,9 @@ def sae_path(name: str) -> Path:
     return PRETRAINED / "sae" if name == EMBEDDED else Path(name)
 
 
-def presets(config: RunConfig) -> tuple[Preset, ...]:
-    """The protocols asked for, the headline first."""
-    return make_presets(config.protocol, config.seed)
-
-
 def harvest_sizes(config: RunConfig) -> HarvestSizes:
     """What the protocols need of every unit; nothing of the select split where nothing is selected."""
     return replace(HarvestSizes.union([preset.harvest for preset in presets(config)]), select=None)
-
-
-def language_models(config: RunConfig) -> list[str]:
-    """The `provider/model` names that a run calls; empty where `lookup` does everything."""
-    if reads_slots(config.explainer):
-        raise UserError(
-            f"{config.explainer} cannot explain.",
-            "Models of slots/ and local/ write nothing: they only simulate.",
-            "Give --explainer lookup or provider/model.",
-            usage=True,
-        )
-    if config.batch and reads_slots(config.simulator):
-        raise UserError(f"{config.simulator} has no batch API.", do="Leave --batch out.", usage=True)
-    if config.explainer != LOOKUP and config.simulator == LOOKUP:
-        raise UserError(
-            f"The simulator {LOOKUP} reads token tables, which {config.explainer} does not write.",
-            do="Give --simulator provider/model too.",
-            usage=True,
-        )
-    return sorted({name for name in (config.explainer, config.simulator) if name != LOOKUP})
-
-
-def reads_slots(name: str) -> bool:
-    """Whether `name` is a simulator's model that gives its distribution at every level of an item at once."""
-    return name.partition("/")[0] in SLOT_PROVIDERS
-
-
-def judges(config: RunConfig, arms: Sequence[str], model: Model | None) -> dict[str, Judges]:
-    """Per arm, who explains and who simulates; the arm's label only reaches the ledger."""
-    return {arm: Judges(_explainer(config, arm, model), {"levels": _simulator(config, arm, model)}) for arm in arms}
-
-
-def _explainer(config: RunConfig, arm: str, model: Model | None) -> Explainer:
-    if config.explainer == LOOKUP or model is None:
-        return LookupExplainer()
-    return LlmExplainer(model, config.explainer, load_prompt("explain", "v1"), config.draws, arm)
-
-
-def _simulator(config: RunConfig, arm: str, model: Model | None) -> Simulator:
-    if config.simulator == LOOKUP or model is None:
-        return LookupSimulator()
-    if reads_slots(config.simulator):
-        return SlotSimulator(model, config.simulator, load_prompt("slots", "v1"), config.draws, arm=arm)
-    return LlmSimulator(model, config.simulator, load_prompt("simulate", "v1"), config.draws, arm=arm)
 
 
 def _features(

@@ -1,11 +1,13 @@
 """The main path over the seams: units in, outcomes out."""
 
 import asyncio
+import math
 import signal
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import product, starmap
 from typing import TypeAlias
 
 import numpy as np
@@ -13,8 +15,8 @@ import numpy as np
 from autointerp.protocols.preset import Preset
 from autointerp.records.explanation import Evidence, Explanation, Failure
 from autointerp.records.outcome import Outcome, OutcomeStatistics
-from autointerp.records.trial import Question, Score
-from autointerp.records.unit import Unit, UnitRecord
+from autointerp.records.trial import Measure, Question, Score
+from autointerp.records.unit import Split, Unit, UnitRecord
 from autointerp.seams import Explainer, Interrupted, Simulator, Source, Stop
 from autointerp.simulate.packs import together
 from autointerp.wording import literal_overlap
@@ -113,6 +115,8 @@ class Evaluation:
     """The protocols: a unit is brought to its end under all of them at once, so that it counts for all or for none."""
     judges: Mapping[str, Judges]
     """By arm."""
+    explanations: int = 1
+    """Explanations drawn for the same evidence."""
 
     async def explain(self, rank: int, unit: Unit) -> Sequence[Outcome]:
         """The unit's explanations and no score; raises `Stop` only."""
@@ -133,12 +137,31 @@ class Evaluation:
         return await self._score(rank, self.source.record(unit), explanations)
 
     async def _explain(self, record: UnitRecord) -> Sequence[Explanation | Failure]:
-        """One explanation per preset; the same evidence is explained once."""
+        """One explanation per preset; the same evidence is explained once, or once for every draw."""
         explainer = self.judges[record.unit.arm].explainer
         shown = [preset.evidence(record) for preset in self.presets]
         distinct = list(dict.fromkeys(each for each in shown if isinstance(each, Evidence)))
-        said = dict(zip(distinct, await together(map(explainer.explain, distinct)), strict=True))
-        return [each if isinstance(each, Failure) else said[each] for each in shown]
+        asked = list(product(distinct, range(self.explanations)))
+        said = dict(zip(asked, await together(starmap(explainer.explain, asked)), strict=True))
+        drawn = [
+            [each] if isinstance(each, Failure) else [said[each, draw] for draw in range(self.explanations)]
+            for each in shown
+        ]
+        return await together(map(partial(self._best, record), self.presets, drawn))
+
+    async def _best(
+        self, record: UnitRecord, preset: Preset, drawn: Sequence[Explanation | Failure]
+    ) -> Explanation | Failure:
+        """The explanation with the highest score on the select split, which scoring never sees (P14).
+
+        The first of equals; the first of all where the split has too little of the unit to choose by.
+        """
+        candidates = list(dict.fromkeys(each for each in drawn if isinstance(each, Explanation)))
+        if len(candidates) < 2:
+            return next(iter(candidates), drawn[0])
+        scores = await together(self._result(record, preset, each, "select") for each in candidates)
+        values = [_headline(score) for score in scores]
+        return candidates[values.index(max(values))]
 
     async def _score(
         self, rank: int, record: UnitRecord, explanations: Sequence[Explanation | Failure]
@@ -147,15 +170,23 @@ class Evaluation:
         ended = zip(self.presets, explanations, results, strict=True)
         return [_outcome(rank, record, preset, said, result) for preset, said, result in ended]
 
-    async def _result(self, record: UnitRecord, preset: Preset, explanation: Explanation | Failure) -> Score | Failure:
+    async def _result(
+        self, record: UnitRecord, preset: Preset, explanation: Explanation | Failure, split: Split = "score"
+    ) -> Score | Failure:
         if isinstance(explanation, Failure):
             return explanation
-        scorer = preset.scorer()
+        scorer = preset.scorer(split)
         trial = scorer.pose(record, explanation, self.source)
         if isinstance(trial, Failure):
             return trial
         simulator = self.judges[record.unit.arm].simulators[preset.question]
         return scorer.score(trial, await simulator.simulate(explanation, trial.items))
+
+
+def _headline(score: Score | Failure) -> float:
+    """The protocol's own score, below every other where there is none."""
+    measure = score.measures[score.headline] if isinstance(score, Score) else None
+    return measure.value if isinstance(measure, Measure) else -math.inf
 
 
 def _outcome(

@@ -218,7 +218,12 @@ def _judge(
 
     async def judge() -> Run:
         async with open_client(config, directory, key) as client:
-            judged = Evaluation(source, presets(config), judges(config, sorted({unit.arm for unit in order}), client))
+            judged = Evaluation(
+                source,
+                presets(config),
+                judges(config, sorted({unit.arm for unit in order}), client),
+                config.explanations,
+            )
             with terminal.stage(stage, len(order), "units") as advance:
                 ended = itertools.count(1)
 

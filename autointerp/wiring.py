@@ -1,7 +1,7 @@
 """From configuration to objects, by exhaustive match."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -166,7 +166,8 @@ def sae_path(name: str) -> Path:
 
 def harvest_sizes(config: RunConfig) -> HarvestSizes:
     """What the protocols need of every unit; nothing of the select split where nothing is selected."""
-    return replace(HarvestSizes.union([preset.harvest for preset in presets(config)]), select=None)
+    needed = HarvestSizes.union([preset.harvest for preset in presets(config)])
+    return needed if config.explanations > 1 else needed.without("select")
 
 
 def _features(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int32
@@ -162,6 +162,10 @@ class HarvestSizes:
     def widths(self) -> "tuple[HarvestSizes, ...]":
         """These and the wider ones, each without the others."""
         return (replace(self, wider=(), logit_tokens=0), *self.wider)
+
+    def without(self, split: Literal["select", "calibrate"]) -> "HarvestSizes":
+        """The same with nothing of `split`."""
+        return replace(self, **{split: None, "wider": tuple(each.without(split) for each in self.wider)})
 
     @property
     def held(self) -> tuple[Split, ...]:

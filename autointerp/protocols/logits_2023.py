@@ -34,6 +34,6 @@ class Logits2023:
         """What `monosemanticity-2023` shows."""
         return _EXPLAINED.evidence(record)
 
-    def scorer(self, split: Split = "score") -> LogitScorer:  # noqa: ARG002
-        """Poses and scores the tokens, which no split of documents has to do with."""
-        return LogitScorer(seed=self.seed)
+    def scorer(self, split: Split = "score") -> LogitScorer:
+        """Poses and scores the tokens, none of which is held out to choose explanations by."""
+        return LogitScorer(seed=self.seed, split=split)

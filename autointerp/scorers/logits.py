@@ -9,7 +9,7 @@ import numpy as np
 from autointerp import statistics
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.trial import Item, Measure, Prediction, Score, Trial, Undefined
-from autointerp.records.unit import UnitRecord
+from autointerp.records.unit import Split, UnitRecord
 from autointerp.scorers.resamples import influence_of, measured, with_own
 from autointerp.scorers.yes_no import why_missing
 from autointerp.seams import Source
@@ -32,9 +32,17 @@ class LogitScorer:
     """Share of items that must have an answer for any measure to be defined."""
     seed: int = 0
     """Of the items' order and of the resamples."""
+    split: Split = "score"
+    """Tokens belong to no split: the scored ones are not asked for any other."""
 
     def pose(self, record: UnitRecord, explanation: Explanation, source: Source) -> Trial | Failure:  # noqa: ARG002
-        """A trial of the unit's tokens; a `Failure` (``no_direct_path``) where no logit weights are known."""
+        """A trial of the unit's tokens.
+
+        A `Failure` (``no_direct_path``, ``nothing_held_out``) where no logit weights are known, or where explanations
+        would be chosen by the tokens that score them (P14).
+        """
+        if self.split != "score":
+            return Failure("pose", "nothing_held_out", "All tokens of the logit-weight test are scored.")
         if record.logit_test is None:
             return Failure("pose", "no_direct_path", "The site has no direct path to the logits.")
         asked = [(kind, id_, token) for kind, tokens in record.logit_test.items() for id_, token in tokens]

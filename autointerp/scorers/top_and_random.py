@@ -18,13 +18,14 @@ HEADLINE = "ev_correlation"
 """The measure that is reported first: on top and random windows together."""
 Rescale = Callable[[np.ndarray], np.ndarray]
 _SETS = {"": ("top", "random"), "_random": ("random",), "_top": ("top",)}
-CALIBRATED = ("correlation", "r2", "absolute")
-"""After calibration: correlation, variance explained and absolute deviation explained, each against predicting 0."""
+CALIBRATED = {"linear": ("r2", "absolute"), "percentile": ("correlation", "r2", "absolute")}
+"""After each calibration: variance explained and absolute deviation explained, both against predicting 0; and the
+correlation, which a line does not change."""
 MEASURES = (
     *(f"{HEADLINE}{name}" for name in _SETS),
     f"unigram_{HEADLINE}",
     f"quantised_oracle_{HEADLINE}",
-    *(f"{how}_{what}" for how in ("linear", "percentile") for what in CALIBRATED),
+    *(f"{how}_{what}" for how, measures in CALIBRATED.items() for what in measures),
 )
 """Every measure of a score."""
 
@@ -64,7 +65,7 @@ class TopAndRandomScorer:
         tops = sum(each.group == "top" for each in scored)
         if tops < self.of_each:
             return Failure("pose", "too_few_excerpts", f"{tops} top windows; {self.of_each} are needed.")
-        fitted = deal(record.excerpts_of(self.tokens, "calibrate"), self.of_each)
+        fitted = deal(record.excerpts_of(self.tokens, "calibrate"), self.of_each) if self.split == "score" else []
         chosen = [(each, False) for each in scored] + [(each, True) for each in fitted]
         rng = np.random.default_rng([self.seed, zlib.crc32(record.unit.arm.encode()), record.unit.index])
         chosen = [chosen[i] for i in rng.permutation(len(chosen))]
@@ -161,10 +162,11 @@ def _measures(
     for how, fit in (("linear", linear_fit), ("percentile", percentile_fit)):
         if not fitted.any() or not trial.truth[fitted].any():
             silent = Undefined("the unit has no window to calibrate on, or is silent in all of them")
-            measures |= dict.fromkeys((f"{how}_{what}" for what in CALIBRATED), silent)
+            measures |= dict.fromkeys((f"{how}_{what}" for what in CALIBRATED[how]), silent)
             continue
         rescaled = fit(predicted[fitted], trial.truth[fitted])(own)
-        measures[f"{how}_correlation"] = correlation(rescaled)
+        if how == "percentile":
+            measures[f"{how}_correlation"] = correlation(rescaled)
         measures[f"{how}_r2"] = _explained((truth - rescaled) ** 2, truth**2, draws)
         measures[f"{how}_absolute"] = _explained(np.abs(truth - rescaled), np.abs(truth), draws)
     return measures

@@ -49,7 +49,8 @@ class Bills2023:
         """
         if not record.statistics["explain"].fired:
             return Failure("evidence", "dead", "The unit never fires in the explain documents.")
-        chosen = deal(record.excerpts_of(_TOKENS, "explain"), self.of_each)
+        dealt = deal(record.excerpts_of(_TOKENS, "explain"), self.of_each)
+        chosen = [each for each in dealt if each.group == "top"]
         if len(chosen) < self.of_each:
             message = f"{len(chosen)} top windows of {_TOKENS} tokens; {self.of_each} are needed."
             return Failure("evidence", "too_few_excerpts", message)

@@ -112,7 +112,8 @@ def _control_sentence(comparison: Comparison, reference: ArmSummary) -> list[str
         return []
     scores = ", ".join(f"{_interval(median)} by {what} ones" for what, median in known)
     return [
-        f"By explanations that are not theirs, the median of the same features is {scores}; {_interval(own)} by their own."
+        f"By explanations that are not theirs, the median of the same features is {scores}; "
+        f"{_interval(own)} by their own."
     ]
 
 
@@ -131,7 +132,7 @@ def _lift_sentence(comparison: Comparison) -> list[str]:
 
 
 def _paradox(comparison: Comparison, baseline: ArmSummary, contrast: Contrast) -> Iterator[str]:
-    """Whether a subject that has learnt nothing scores higher, and whether the lifts and token splits see through it."""
+    """Whether a subject that has learnt nothing scores higher, and whether lifts and token splits see through it."""
     if baseline.info.kind != "shuffled-subject":
         return
     headline = comparison.headline
@@ -150,8 +151,9 @@ def _paradox(comparison: Comparison, baseline: ArmSummary, contrast: Contrast) -
         if isinstance(gap := gaps.get(name), Estimate)
     ]
     yield (
-        f"The paradox of the randomised transformer (Bricken et al. 2023: it scores higher than the trained one) {appears}: "
-        f"the median {headline} of the trained less the shuffled subject is {_signed(raw)}; {'; '.join(lifts)}."
+        "The paradox of the randomised transformer (Bricken et al. 2023: it scores higher than the trained one) "
+        f"{appears}: the median {headline} of the trained less the shuffled subject is {_signed(raw)}; "
+        f"{'; '.join(lifts)}."
     )
     split = next((each for each in comparison.tokens if each.arm == baseline.info.label), None)
     if split and isinstance(gap := split.differences.get(headline), Estimate):

@@ -224,7 +224,7 @@ def measure(sizes: Sizes, seed: int) -> dict[str, pd.DataFrame]:
     out["coverage"] = coverage([*some, *((real, unit) for unit in flawed if unit)], sizes.runs, rng)
     right = out["ranking"].query("right and metric == 'population Pearson'")["score"].to_numpy()
     out["type one"] = type_one(right, sizes.null_runs, rng)
-    out["power"] = power(some, max(2, sizes.draws), rng)
+    out["power"] = power(some, 2 * sizes.draws, rng)
     return out
 
 

@@ -93,7 +93,9 @@ def sampled(
     wanted = estimation.allocate(counts, np.sqrt(counts * squares), sizes.firing - len(top), sizes.fewest)
     parts = [top, *(rng.choice(rest[stratum == h], size=n, replace=False) for h, n in enumerate(wanted.tolist()))]
     size = [len(top), *counts.tolist()]
-    proposal = propose(explanation, unit.unigram, world.index, strata=sizes.proposed, uniform=sizes.uniform)
+    proposal = propose(
+        explanation, unit.unigram, world.index, len(firing), strata=sizes.proposed, uniform=sizes.uniform
+    )
     taken = [len(part) for part in parts]
     for h, n in enumerate(estimation.allocate(proposal.sizes, proposal.measure, sizes.silent, sizes.fewest).tolist()):
         drawn = proposal.draw(h, n, rng)

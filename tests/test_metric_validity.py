@@ -18,7 +18,7 @@ def found() -> dict[str, pd.DataFrame]:
 def test_a_census_sees_every_flaw(found: dict[str, pd.DataFrame]) -> None:
     """Over all anchors Pearson falls with missing and with extra labels, wherever these lie."""
     falls = found["labels"].query("metric == 'census Pearson'")
-    assert len(falls) == 3 * 2 * len(metric_validity.RULES)
+    assert len(falls) == 4 * 2 * len(metric_validity.RULES)
     assert falls["falls"].mean() > 0.9
 
 

@@ -100,7 +100,12 @@ class PopulationScorer:
         if record.token_means:
             unigram[list(record.token_means)] = list(record.token_means.values())
         proposal = propose(
-            explanation.text, unigram, index, strata=self.allocation.proposed, uniform=self.allocation.uniform
+            explanation.text,
+            unigram,
+            index,
+            int(firing.counts.sum()),
+            strata=self.allocation.proposed,
+            uniform=self.allocation.uniform,
         )
         wanted = estimation.allocate(proposal.sizes, proposal.measure, self.allocation.silent, self.allocation.fewest)
         silent = [proposal.draw(stratum, n, rng) for stratum, n in enumerate(wanted.tolist())]

@@ -56,7 +56,7 @@ def test_strata_are_disjoint_and_hold_every_anchor(seed: int, explanation: str, 
     """Sizes are counts of the strata, shares add up to 1, and no anchor is without a share."""
     index = _index(seed)
     unigram = np.random.default_rng(seed).random(len(VOCABULARY)) * known
-    proposal = propose(explanation, unigram, index, strata=3)
+    proposal = propose(explanation, unigram, index, 20, strata=3)
     assert np.bincount(_strata(proposal), minlength=len(proposal.sizes)).tolist() == proposal.sizes.tolist()
     assert proposal.measure.sum() == pytest.approx(1)
     assert (proposal.measure >= 0.299 * proposal.sizes / len(index.token)).all()
@@ -64,7 +64,7 @@ def test_strata_are_disjoint_and_hold_every_anchor(seed: int, explanation: str, 
 
 def test_draws_are_different_anchors_of_their_stratum() -> None:
     """As many as were asked for, in every stratum; a stratum drawn whole is the stratum."""
-    proposal = propose("Fires on bank", np.zeros(len(VOCABULARY)), _index())
+    proposal = propose("Fires on bank", np.zeros(len(VOCABULARY)), _index(), 5)
     stratum = _strata(proposal)
     for h, size in enumerate(proposal.sizes.tolist()):
         for n in (min(size, 5), size):
@@ -78,7 +78,7 @@ def test_the_others_are_drawn_uniformly(share: float) -> None:
     """Both ways of drawing from what nothing names give every anchor the same chance."""
     index = _index()
     unigram = np.where(np.arange(len(VOCABULARY)) < 9, share > 0.5, 0.0) + (np.arange(len(VOCABULARY)) == 2)
-    proposal = propose("", unigram.astype(float), index)
+    proposal = propose("", unigram.astype(float), index, 5)
     last, rng = len(proposal.sizes) - 1, np.random.default_rng(0)
     size, n = int(proposal.sizes[last]), min(4, int(proposal.sizes[last]))
     times = np.zeros(len(index.token))
@@ -98,6 +98,16 @@ def test_the_explanation_names_tokens() -> None:
 
 def test_what_is_likelier_is_drawn_more_often() -> None:
     """An anchor on a named word has a higher share of the density than one beside it, and that than any other."""
-    proposal = propose("about a loan", np.zeros(len(VOCABULARY)), _index())
+    proposal = propose("about a loan", np.zeros(len(VOCABULARY)), _index(), 5)
     share = proposal.measure / np.maximum(proposal.sizes, 1)
     assert share[0] > share[-2] > share[-1] > 0
+
+
+def test_rare_words_keep_their_draws_beside_common_ones() -> None:
+    """A sparse unit's own token is in a stratum of about its size, whatever common words the explanation has too."""
+    index = _index()
+    proposal = propose('Fires on "x" and the of', np.zeros(len(VOCABULARY)), index, fired=4)
+    own, common = proposal.of_token[VOCABULARY.index("x")], proposal.of_token[VOCABULARY.index(" the")]
+    assert own == 0
+    assert common > own
+    assert proposal.measure[own] > 0.7 / len(proposal.sizes)

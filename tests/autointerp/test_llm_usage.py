@@ -10,8 +10,6 @@ from autointerp.llm.usage import Flavor, extracted_usage, reported_usage
 from autointerp.records.call import Usage
 
 NUMBER = st.one_of(st.integers(0, 10**7), st.integers(-3, 3), st.none(), st.booleans(), st.floats(), st.just("7"))
-    st.integers(0, 10**7), st.none(), st.integers(-3, 3), st.booleans(), st.floats(), st.text(max_size=2)
-)
 DETAILS = st.one_of(
     st.dictionaries(
         st.sampled_from(

@@ -7,7 +7,7 @@ from typing import Any
 from autointerp.llm.faults import sdk_fault
 from autointerp.llm.provider import TIMEOUT, Body, Sent, address_of, parse_body
 
-AT_ONCE = 8
+AT_ONCE = 4
 """Calls in flight per SDK client: for each call a client looks at every idle connection that it holds."""
 
 

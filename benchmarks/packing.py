@@ -194,7 +194,7 @@ def of_run(directory: Path) -> Iterator[tuple[Explanation | Failure, Trial | Fai
     source = StoreSource(Store.open(directory / HARVEST))
     explanations, scorer = tables.read_explanations(directory), PROTOCOL.scorer()
     for unit in admission_order(source.units(), load_run(directory).seed):
-        if isinstance(told := explanations.get(unit), Explanation):
+        if isinstance(told := explanations.get((unit, PROTOCOL.name)), Explanation):
             yield told, scorer.pose(source.record(unit), told, source)
 
 

@@ -1,6 +1,6 @@
-"""The JumpReLU autoencoder, for inference: a unit fires only above its own threshold."""
+"""The JumpReLU autoencoder: a unit fires only above its own threshold."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -53,3 +53,30 @@ class JumpReluAutoencoder:
     def names(self) -> tuple[str, ...]:
         """The indices."""
         return tuple(map(str, range(self.n_units)))
+
+    def parameters(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """``W_enc, b_enc, W_dec, b_dec, threshold``."""
+        return self.W_enc, self.b_enc, self.W_dec, self.b_dec, self.threshold
+
+    def folded(self) -> "JumpReluAutoencoder":
+        """The same function with an `input_scale` of 1: the scale is in the weights."""
+        scale = self.input_scale
+        return replace(
+            self, W_enc=self.W_enc * scale, W_dec=self.W_dec / scale, b_dec=self.b_dec / scale, input_scale=1.0
+        )
+
+    def with_unit_directions(self) -> "JumpReluAutoencoder":
+        """The same reconstruction with decoder rows of norm 1, thresholds and activations in the site's own units.
+
+        Rows of norm 0 stay as they are.
+        """
+        norms = self.W_dec.norm(dim=1)
+        norms = torch.where(norms > 0, norms, 1.0)
+        column = norms[:, None]
+        return replace(
+            self,
+            W_enc=self.W_enc * column,
+            b_enc=self.b_enc * norms,
+            W_dec=self.W_dec / column,
+            threshold=self.threshold * norms,
+        )

@@ -39,6 +39,8 @@ class TrainLog:
 
     name: str
     """Which dictionary of a sweep; empty where there is one."""
+    architecture: str
+    """Class of the recipe's sparsity, such as ``TopK``."""
     tokens: int
     """Vectors trained on so far."""
     loss: float
@@ -212,7 +214,7 @@ class Trainee:
         fvu = result.mse / variance if variance else math.nan
         if fvu > _DIVERGED:
             raise UserError(
-                f"The training diverges: the error is {fvu:.3g} times the variance at step {self.done}{self._called()}.",
+                f"The training diverges{self._called()}: the error is {fvu:.3g} times the variance at step {self.done}",
                 do="Lower the learning rate, or check the activations.",
             )
         tokens, then = self._logged
@@ -220,6 +222,7 @@ class Trainee:
         self._logged = (self.tokens, now)
         return TrainLog(
             name=self.name,
+            architecture=type(self.recipe.sparsity).__name__,
             tokens=self.tokens,
             loss=result.loss,
             mse=result.mse,

@@ -1,4 +1,4 @@
-"""Training autoencoders on a stream of vectors: many in one pass, each as if it were alone; stopped and gone on with."""
+"""Training autoencoders on a stream of vectors: many in one pass, stopped and gone on with as if nothing had been."""
 
 import dataclasses
 import errno
@@ -22,6 +22,13 @@ from sae.pool import Pool, Rows
 from sae.trainee import Trainee, TrainLog
 
 _METRICS = "metrics.jsonl"
+_PENALTIES = {
+    "L1": "l1_loss",
+    "TopK": "auxiliary_reconstruction_loss",
+    "BatchTopK": "auxiliary_reconstruction_loss",
+    "JumpRelu": "l0_loss",
+}
+"""What SAELens calls an architecture's second loss."""
 _NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 """How torch words it where its error has no type of its own."""
 _NO_SPACE = f"os error {errno.ENOSPC}"
@@ -152,7 +159,7 @@ def _stop_signal() -> Generator[threading.Event]:
         yield stopped
         return
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop(_number: int, _frame: FrameType | None) -> None:
         if stopped.is_set():
             raise KeyboardInterrupt
         stopped.set()
@@ -173,7 +180,7 @@ def _explained(out: Path) -> Generator[None]:
     except UserError as error:
         raise UserError(str(error), _kept(out)) from error
     except (MemoryError, torch.OutOfMemoryError, RuntimeError, OSError) as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC or _NO_SPACE in str(error):
+        if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or _NO_SPACE in str(error):
             raise UserError(f"The disk is full: {error}.", _kept(out), "Make room and repeat with --resume.") from error
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not _says(error, _NO_MEMORY):
             raise
@@ -195,7 +202,7 @@ def _saelens_metrics(log: TrainLog) -> dict[str, Any]:
         "details/n_training_samples": log.tokens,
         "losses/overall_loss": log.loss,
         "losses/mse_loss": log.mse,
-        "losses/sparsity_loss": log.penalty,
+        f"losses/{_PENALTIES[log.architecture]}": log.penalty,
         "metrics/l0": log.l0,
         "metrics/explained_variance": 1 - log.fvu,
         "sparsity/dead_features": log.dead,

@@ -1,6 +1,7 @@
 """The JumpReLU autoencoder: a unit fires only above its own threshold."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -32,3 +33,12 @@ class JumpReluAutoencoder(Autoencoder):
         """Activation of every unit, >= 0."""
         z = self.pre_activations(x)
         return torch.where(z > self.threshold, z.relu(), 0.0)
+
+    def _with_rows_over(self, norms: Float[Tensor, " unit"]) -> Self:
+        column = norms[:, None]
+        return self._replaced(
+            W_enc=self.W_enc * column,
+            b_enc=self.b_enc * norms,
+            W_dec=self.W_dec / column,
+            threshold=self.threshold * norms,
+        )

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -86,32 +85,17 @@ class Weights:
             b_dec=self.b_dec / scale + centre,
         )
 
-    def with_unit_directions(self) -> "Weights":
-        """The same reconstruction with decoder rows of norm 1, so that activations are in the site's own units.
-
-        Rows of norm 0 stay as they are. Units that compete have rows of one norm, so that the same ones win.
-        """
-        norms = self.W_dec.norm(dim=1)
-        norms = torch.where(norms > 0, norms, 1.0)
-        column = norms[:, None]
-        return replace(
-            self,
-            W_enc=self.W_enc * column,
-            b_enc=self.b_enc * norms,
-            W_dec=self.W_dec / column,
-            threshold=self.threshold * norms,
-        )
-
     def dictionary(self, sparsity: Sparsity, inputs: Inputs) -> Trained:
         """The autoencoder of the site's own activations, with decoder rows of norm 1. Its tensors are copies."""
-        unit = self.folded(inputs).with_unit_directions()
+        four, bias = self.folded(inputs).four(), self.pre_encoder_bias
         match sparsity:
             case L1():
-                return ReluAutoencoder(*unit.four(), self.pre_encoder_bias)
+                return ReluAutoencoder(*four, bias).with_unit_directions()
             case TopK(k=k):
-                return TopKAutoencoder(*unit.four(), k, self.pre_encoder_bias)
+                return TopKAutoencoder(*four, k, bias).with_unit_directions()
             case BatchTopK() | JumpRelu():
-                return JumpReluAutoencoder(*unit.four(), unit.threshold, self.pre_encoder_bias)
+                threshold = self.threshold.expand(self.n_units)
+                return JumpReluAutoencoder(*four, threshold, bias).with_unit_directions()
 
     def four(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """``W_enc, b_enc, W_dec, b_dec``."""

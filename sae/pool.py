@@ -22,7 +22,7 @@ class PoolState:
 
     rows: Float[Tensor, "token d_in"]
     """The rows that wait to be drawn."""
-    rest: Float[Tensor, "token d_in"]
+    rest: Float[Tensor, "left d_in"]
     """What is left of the piece taken last."""
     order: Int64[Tensor, " slot"]
     """Slots to be drawn next."""

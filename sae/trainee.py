@@ -92,7 +92,7 @@ class Trainee:
         """Vectors trained on."""
         return self.done * self.recipe.batch
 
-    def advance(self, batch: Float[Tensor, "token d_in"], pool: Float[Tensor, "token d_in"]) -> TrainLog | None:
+    def advance(self, batch: Float[Tensor, "token d_in"], pool: Float[Tensor, "waiting d_in"]) -> TrainLog | None:
         """One step on `batch`, and new directions from `pool` where they are due; a log record where that is.
 
         Raises `UserError` where the loss is not finite; the weights are then those before `batch`.
@@ -130,7 +130,7 @@ class Trainee:
         """The autoencoder as it is now, in the site's units."""
         return self.weights.dictionary(self.recipe.sparsity, self.inputs)
 
-    def save(self, directory: Path, metadata: SaeMetadata, pool: Float[Tensor, "token d_in"] | None = None) -> Trained:
+    def save(self, directory: Path, metadata: SaeMetadata, pool: Float[Tensor, "waiting d_in"] | None = None) -> Trained:
         """Write the autoencoder in SAELens format, with its firing rates on `pool`, and return it."""
         finished = self.dictionary()
         metadata = dataclasses.replace(metadata, training=dataclasses.asdict(self.recipe))

@@ -1,7 +1,6 @@
 """The JumpReLU autoencoder: a unit fires only above its own threshold."""
 
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -34,7 +33,7 @@ class JumpReluAutoencoder(Autoencoder):
         z = self.pre_activations(x)
         return torch.where(z > self.threshold, z.relu(), 0.0)
 
-    def _with_rows_over(self, norms: Float[Tensor, " unit"]) -> Self:
+    def _with_rows_over(self, norms: Float[Tensor, " unit"]) -> "JumpReluAutoencoder":
         column = norms[:, None]
         return self._replaced(
             W_enc=self.W_enc * column,

@@ -130,7 +130,9 @@ class Trainee:
         """The autoencoder as it is now, in the site's units."""
         return self.weights.dictionary(self.recipe.sparsity, self.inputs)
 
-    def save(self, directory: Path, metadata: SaeMetadata, pool: Float[Tensor, "waiting d_in"] | None = None) -> Trained:
+    def save(
+        self, directory: Path, metadata: SaeMetadata, pool: Float[Tensor, "waiting d_in"] | None = None
+    ) -> Trained:
         """Write the autoencoder in SAELens format, with its firing rates on `pool`, and return it."""
         finished = self.dictionary()
         metadata = dataclasses.replace(metadata, training=dataclasses.asdict(self.recipe))

@@ -113,7 +113,9 @@ def test_folded_equals_unfolded(recipe: TrainingRecipe, scale: float, seed: int)
     z = pre_activations(weights, transform(x))
     f = sparsified(z, weights, recipe.sparsity)
     if recipe.name == "batchtopk":
-        weights.threshold.fill_(torch.where(f > 0, f, torch.inf).min() - 1e-9)  # of this very batch, so that both choose the same
+        weights.threshold.fill_(
+            torch.where(f > 0, f, torch.inf).min() - 1e-9
+        )  # of this very batch, so that both choose the same
     finished = weights.dictionary(recipe.sparsity, transform)
     reconstruction = (f @ w_dec + sae.b_dec) / scale + transform.centre
     activations = finished.encode(x)

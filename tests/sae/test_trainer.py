@@ -51,7 +51,17 @@ def _stream(directions: torch.Tensor, seed: int = 0) -> Rows:
         april_2024(d_sae=64, tokens=300 * 256, batch=256, l1=1.0, learning_rate=1e-2, pool_batches=8, seed=1),
         topk(d_sae=64, tokens=300 * 256, batch=256, k=2, learning_rate=1e-2, pool_batches=8, seed=1),
         batchtopk(d_sae=64, tokens=300 * 256, batch=256, k=2, learning_rate=1e-2, pool_batches=8, seed=1),
-        jumprelu(d_sae=64, tokens=300 * 256, batch=256, l0=0.02, learning_rate=1e-2, pool_batches=8, seed=1),
+        jumprelu(
+            d_sae=64,
+            tokens=300 * 256,
+            batch=256,
+            l0=0.1,
+            bandwidth=0.05,
+            threshold=0.1,
+            learning_rate=1e-2,
+            pool_batches=8,
+            seed=1,
+        ),
     ],
     ids=lambda recipe: recipe.name,
 )

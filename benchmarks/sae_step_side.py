@@ -4,12 +4,13 @@ Runs in the environment that `benchmarks.peers` makes, and prints a line of JSON
 
     PEERS_PYTHON -m benchmarks.sae_step_side --d-sae 4096 --batch 4096 --rounds 9
 
-Every library takes its own whole step (forward, backward, clipping, projection, optimiser, schedules, statistics),
-as its own training loop calls it, on the same batches, without logging and without dead units. What runs under
-``medium`` has torch's float32 matmul precision set to it; that is one line in anyone's script.
+A round runs every contestant once. Every library takes its own whole step (forward, backward, clipping, projection,
+optimiser, schedules, statistics), as its own training loop calls it, on the same batches, without logging and without
+dead units. What runs under ``medium`` has torch's float32 matmul precision set to it: one line in anyone's script.
 """
 
 import argparse
+import itertools
 import json
 import os
 import resource
@@ -47,10 +48,10 @@ def ours(recipe, precision, d_sae, batch, device, **changes):
     made = training_recipe(recipe, **sizes, precision=precision, scaling="none", **changes)
     trainee = Trainee.new("", made, data(d_sae, batch, device)[0])
     none = torch.empty(0, D_IN, device=device)
-    return lambda x, i: trainee.advance(x, none)
+    return lambda x: trainee.advance(x, none)
 
 
-def autograd(d_sae, batch, device):
+def autograd(d_sae, device):
     """The plain way, for scale: ReLU and L1 with a graph, fused Adam."""
     generator = torch.Generator().manual_seed(0)
     w_dec = torch.nn.functional.normalize(torch.randn(d_sae, D_IN, generator=generator), dim=1).to(device)
@@ -58,7 +59,7 @@ def autograd(d_sae, batch, device):
     w_enc, b_enc, w_dec, b_dec = (tensor.requires_grad_() for tensor in tensors)
     adam = torch.optim.Adam(tensors, lr=3e-4, fused=True)
 
-    def step(x, i):
+    def step(x):
         adam.zero_grad()
         f = ((x - b_dec) @ w_enc.T + b_enc).relu()
         error = (f @ w_dec + b_dec - x).square().sum(1) + L1 * (f @ w_dec.norm(dim=1))
@@ -91,14 +92,14 @@ def saelens(kind, d_sae, batch, device, *, autocast=False):
     )
     trainer = SAETrainer(config, sae, iter(()))
 
-    def step(x, i):
+    def step(x):
         trainer.step(x)
         trainer.n_training_steps += 1
 
     return step
 
 
-def dictionary_learning(kind, d_sae, batch, device):
+def dictionary_learning(kind, d_sae, device):
     """`update`, from step 1 on: step 0 would start the bias at the geometric median."""
     from dictionary_learning.trainers.standard import StandardTrainer, StandardTrainerAprilUpdate
     from dictionary_learning.trainers.top_k import TopKTrainer
@@ -110,7 +111,8 @@ def dictionary_learning(kind, d_sae, batch, device):
         "april": lambda: StandardTrainerAprilUpdate(**common, l1_penalty=L1, sparsity_warmup_steps=None),
         "topk": lambda: TopKTrainer(**common, k=K),
     }[kind]()
-    return lambda x, i: trainer.update(i + 1, x)
+    steps = itertools.count(1)
+    return lambda x: trainer.update(next(steps), x)
 
 
 def sparsify(optimizer, d_sae, batch, device):
@@ -127,7 +129,7 @@ def sparsify(optimizer, d_sae, batch, device):
         made.train()
     since_fired = torch.zeros(d_sae, dtype=torch.long, device=device)
 
-    def step(x, i):
+    def step(x):
         sae.set_decoder_norm_to_unit_norm()
         out = sae(x=x, y=x, dead_mask=None)
         fired = torch.zeros(d_sae, dtype=torch.bool, device=device)
@@ -146,7 +148,7 @@ def ceiling(dtype, d_sae, batch, device):
     """One product of the encoder's size, into memory at hand."""
     a, b = (torch.randn(*shape, device=device).to(dtype) for shape in ((batch, D_IN), (d_sae, D_IN)))
     out = torch.empty(batch, d_sae, device=device, dtype=dtype)
-    return lambda x, i: torch.mm(a, b.T, out=out)
+    return lambda _: torch.mm(a, b.T, out=out)
 
 
 def contestants(d_sae, batch, device):
@@ -171,12 +173,12 @@ def contestants(d_sae, batch, device):
                 lambda r=recipe, p=precision, c=changes: ours(r, p, *size, **c),
             )
     peers = {
-        "autograd relu": ("relu", lambda: autograd(*size)),
+        "autograd relu": ("relu", lambda: autograd(d_sae, device)),
         "SAELens relu": ("relu", lambda: saelens("relu", *size)),
         "SAELens topk": ("topk", lambda: saelens("topk", *size)),
-        "dictionary_learning relu": ("relu", lambda: dictionary_learning("relu", *size)),
-        "dictionary_learning april": ("relu", lambda: dictionary_learning("april", *size)),
-        "dictionary_learning topk": ("topk", lambda: dictionary_learning("topk", *size)),
+        "dictionary_learning relu": ("relu", lambda: dictionary_learning("relu", d_sae, device)),
+        "dictionary_learning april": ("relu", lambda: dictionary_learning("april", d_sae, device)),
+        "dictionary_learning topk": ("topk", lambda: dictionary_learning("topk", d_sae, device)),
         "sparsify topk adam": ("topk", lambda: sparsify("adam", *size)),
         "sparsify topk signum": ("topk", lambda: sparsify("signum", *size)),
     }
@@ -187,11 +189,11 @@ def contestants(d_sae, batch, device):
     yield "SAELens topk autocast", "topk", False, lambda: saelens("topk", *size, autocast=True)
 
 
-def run_one(step, name, x, i, device):
+def run_one(step, name, x, device):
     """Seconds of one step."""
     torch.set_float32_matmul_precision("medium" if name.endswith(" medium") else "highest")
     begun = time.perf_counter()
-    step(x, i)
+    step(x)
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - begun
@@ -202,7 +204,7 @@ def measure(d_sae, batch, rounds, device, only):
     batches = data(d_sae, batch, device)
     steps, failed = {}, {}
     for name, kind, kept, make in contestants(d_sae, batch, device):
-        if only and not any(each in name for each in only):
+        if only and name not in only:
             continue
         try:
             steps[name] = (kind, kept, make())
@@ -212,7 +214,7 @@ def measure(d_sae, batch, rounds, device, only):
     for i in range(rounds + 2):
         for name, (_, _, step) in list(steps.items()):
             try:
-                seconds = run_one(step, name, batches[i % BATCHES], i, device)
+                seconds = run_one(step, name, batches[i % BATCHES], device)
             except Exception as error:  # noqa: BLE001  the same
                 failed[name] = f"{type(error).__name__}: {error}"
                 del steps[name], times[name]
@@ -228,14 +230,13 @@ def measure(d_sae, batch, rounds, device, only):
 
 
 def main():
-    """Measure one setting, or with ``--memory NAME`` the peak memory of one contestant alone."""
+    """Measure one setting; `peak_mib` is that of one contestant where ``--only`` names one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--d-sae", type=int, required=True)
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--only", nargs="*", default=[])
-    parser.add_argument("--memory", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -79,8 +79,8 @@ def table(about, runs):
         f"512 -> {about['d_sae']:,} on the demonstration subject, {about['tokens']:,} tokens, batch 2,048, seeds "
         + ", ".join(str(run["seed"]) for run in runs)
         + f"; measured on {EVALUATED:,} held-out tokens.",
-        "Mean over the seeds (smallest to largest). *Same*: for every measure, the mean differs from that of fp32 by no",
-        "more than fp32's own seeds differ from each other. Written by `python -m benchmarks.sae_precision`.",
+        "Mean over the seeds (smallest to largest). *Same*: for every measure, the mean differs from that of fp32 by",
+        "no more than fp32's own seeds differ from each other. Written by `python -m benchmarks.sae_precision`.",
         "",
         "| recipe | precision | " + " | ".join(MEASURES.values()) + " | same as fp32 |",
         "|---|---|" + "---:|" * len(MEASURES) + "---|",

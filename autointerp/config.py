@@ -34,7 +34,8 @@ class Identity(BaseModel):
     site: str = "blocks.0.mlp.hook_post"
     """Place in the subject: a TransformerLens name or a module path."""
     sae: str = EMBEDDED
-    """Dictionary over the site: a SAELens directory or a Gemma Scope npz; `embedded` is the demonstration one."""
+    """Dictionary over the site: a directory or file in a known format, or `hf:ORG/REPO/PATH[@REVISION]`; `embedded`
+    is the demonstration one."""
     features: str = "all"
     """Which features: `0:4096`, `0:4096:8`, `3,17,900`, `random:256`, `alive`, `density:1e-5..1e-2`, `@file`, `all`."""
     baseline: tuple[str, ...] = ("neurons",)

@@ -1,15 +1,17 @@
 """The TopK autoencoder: on each token only the `k` units with the largest pre-activations fire."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sae.architectures.autoencoder import Autoencoder
+
 
 @dataclass(frozen=True, eq=False, slots=True)
-class TopKAutoencoder:
-    """``relu(z)`` at the `k` largest entries of ``z``, else 0; ``z`` as in the ReLU autoencoder (Gao et al. 2024).
+class TopKAutoencoder(Autoencoder):
+    """``relu(z)`` at the `k` largest of the pre-activations ``z``, else 0 (Gao et al. 2024).
 
     Units compete, so that a decoder row's norm cannot be moved into the encoder without changing who wins.
     """
@@ -29,42 +31,8 @@ class TopKAutoencoder:
     input_scale: float = 1.0
     """What the site's activations are multiplied by before all else; `decode` divides by it."""
 
-    @property
-    def d_in(self) -> int:
-        """Width of the site."""
-        return self.W_enc.shape[1]
-
-    @property
-    def n_units(self) -> int:
-        """Number of units."""
-        return self.W_enc.shape[0]
-
     def encode(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token unit"]:
         """Activation of every unit, >= 0."""
-        x = x * self.input_scale if self.input_scale != 1.0 else x
-        z = torch.addmm(self.b_enc, x - self.b_dec if self.pre_encoder_bias else x, self.W_enc.T)
+        z = self.pre_activations(x)
         values, units = z.topk(self.k, sorted=False)
         return torch.zeros_like(z).scatter_(1, units, values.relu_())
-
-    def decode(self, activations: Float[Tensor, "token unit"]) -> Float[Tensor, "token d_in"]:
-        """Reconstruction of the site's activations."""
-        return torch.addmm(self.b_dec, activations, self.W_dec) / self.input_scale
-
-    def directions(self) -> Float[Tensor, "unit d_in"]:
-        """What one unit of activation adds to the site."""
-        return self.W_dec / self.input_scale
-
-    def names(self) -> tuple[str, ...]:
-        """The indices."""
-        return tuple(map(str, range(self.n_units)))
-
-    def parameters(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """``W_enc, b_enc, W_dec, b_dec``."""
-        return self.W_enc, self.b_enc, self.W_dec, self.b_dec
-
-    def folded(self) -> "TopKAutoencoder":
-        """The same function with an `input_scale` of 1: the scale is in the weights."""
-        scale = self.input_scale
-        return replace(
-            self, W_enc=self.W_enc * scale, W_dec=self.W_dec / scale, b_dec=self.b_dec / scale, input_scale=1.0
-        )

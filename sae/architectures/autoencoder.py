@@ -1,7 +1,7 @@
 """What all autoencoders share: an affine encoder and decoder around a sparsifying step."""
 
 from dataclasses import replace
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -56,14 +56,14 @@ class Autoencoder:
         """``W_enc, b_enc, W_dec, b_dec``."""
         return self.W_enc, self.b_enc, self.W_dec, self.b_dec
 
-    def folded(self) -> Self:
+    def folded(self: _Own) -> _Own:
         """The same function with an `input_scale` of 1: the scale is in the weights."""
         scale = self.input_scale
         return self._replaced(
             W_enc=self.W_enc * scale, W_dec=self.W_dec / scale, b_dec=self.b_dec / scale, input_scale=1.0
         )
 
-    def with_unit_directions(self) -> Self:
+    def with_unit_directions(self: _Own) -> _Own:
         """The same reconstruction with decoder rows of norm 1, so that activations are in the site's own units.
 
         Rows of norm 0 stay as they are. Where units compete, rows must have one norm, or other ones win.
@@ -71,9 +71,9 @@ class Autoencoder:
         norms = self.W_dec.norm(dim=1)
         return self._with_rows_over(torch.where(norms > 0, norms, 1.0))
 
-    def _with_rows_over(self, norms: Float[Tensor, " unit"]) -> Self:
+    def _with_rows_over(self: _Own, norms: Float[Tensor, " unit"]) -> _Own:
         column = norms[:, None]
         return self._replaced(W_enc=self.W_enc * column, b_enc=self.b_enc * norms, W_dec=self.W_dec / column)
 
-    def _replaced(self, **changes: Any) -> Self:
+    def _replaced(self: _Own, **changes: Any) -> _Own:
         return replace(self, **changes)  # type: ignore[type-var]

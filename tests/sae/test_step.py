@@ -70,7 +70,7 @@ def test_gradients_equal_autograd(recipe: TrainingRecipe, dead: torch.Tensor | N
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=IDS)
 def test_a_hundred_steps_equal_autograd_in_float32(recipe: TrainingRecipe) -> None:
-    """Weights stay within 1e-4 of those of a plain loop: autograd, projection, clipping, torch's Adam, renormalising."""
+    """Weights stay within 1e-4 of a plain loop's: autograd, projection, clipping, torch's Adam, renormalising."""
     weights = _weights(recipe, torch.float32)
     reference = _leaves(weights, recipe)
     step, trained = Step(weights, recipe), reference.trained(recipe.sparsity)

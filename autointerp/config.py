@@ -116,7 +116,9 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True)
 
     subject: str = EMBEDDED
-    """Language model: a Hugging Face directory or hub id; `embedded` is the demonstration model."""
+    """Language model: a Hugging Face directory or hub id; `embedded` is the demonstration model. Or vectors with a
+    planted dictionary: `synthetic:independent`, `zipf`, `correlated` or `hierarchical`, with numbers as in
+    `synthetic:zipf:d=64,features=128,active=4`."""
     site: str = "blocks.0.mlp.hook_post"
     """Place in the subject: a TransformerLens name or a module path."""
     out: Path = Path("results/sae")

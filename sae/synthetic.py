@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import partial
+from itertools import count
 from typing import Literal, get_args
 
 import numpy as np
@@ -17,7 +18,7 @@ from sae.pool import Rows
 
 PREFIX = "synthetic:"
 Kind = Literal["independent", "zipf", "correlated", "hierarchical"]
-_FORM = f"Give {PREFIX}KIND or {PREFIX}KIND:d=64,features=256,active=8, KIND being {', '.join(get_args(Kind))}."
+_FORM = f"Give {PREFIX}KIND or {PREFIX}KIND:d=64,features=128,active=4, KIND being {', '.join(get_args(Kind))}."
 
 _PIECE = 4096
 """Vectors made at one time."""
@@ -43,9 +44,9 @@ class Planting:
     in groups of 8 that share a cause. ``hierarchical``: a child only with its parent, and without its siblings."""
     d: int = 64
     """Width of the vectors."""
-    features: int = 256
+    features: int = 128
     """Directions planted, random on the sphere."""
-    active: float = 8.0
+    active: float = 4.0
     """Features that fire in a vector, on average."""
 
     def __post_init__(self) -> None:
@@ -67,9 +68,9 @@ class Planted:
     seed: int
     """Of the directions and of all vectors."""
 
-    def rows(self) -> Rows:
-        """An endless stream of vectors to train on; see `sae.pool.Rows`."""
-        return partial(self._stream, _TRAIN)
+    def rows(self, device: str = "cpu") -> Rows:
+        """An endless stream of vectors on `device` to train on; see `sae.pool.Rows`."""
+        return partial(self._stream, device)
 
     def held_out(self, n: int) -> Iterator[tuple[Float[Tensor, "token d"], Float[Tensor, "token feature"]]]:
         """`n` vectors that `rows` never gives, with the activations that they were made of, piece by piece."""
@@ -78,11 +79,9 @@ class Planted:
             left = n - number * _PIECE
             yield x[:left], truth[:left]
 
-    def _stream(self, split: int, start: int) -> Iterator[Float[Tensor, "token d"]]:
-        number = start
-        while True:
-            yield self._piece(split, number)[0]
-            number += 1
+    def _stream(self, device: str, start: int) -> Iterator[Float[Tensor, "token d"]]:
+        for number in count(start):
+            yield self._piece(_TRAIN, number)[0].to(device)
 
     def _piece(self, split: int, number: int) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng([self.seed, split, number])
@@ -99,7 +98,7 @@ def is_synthetic(subject: str) -> bool:
 
 
 def parse(subject: str) -> Planting:
-    """``synthetic:KIND`` or ``synthetic:KIND:d=64,features=256,active=8``. Raises `UserError` for anything else."""
+    """``synthetic:KIND`` or ``synthetic:KIND:d=64,features=128,active=4``. Raises `UserError` for anything else."""
     kind, _, rest = subject.removeprefix(PREFIX).partition(":")
     if kind not in get_args(Kind):
         raise UserError(f"There are no planted vectors {kind!r}. {nearest(kind, get_args(Kind))}", do=_FORM, usage=True)
@@ -124,18 +123,23 @@ def plant(planting: Planting, seed: int) -> Planted:
 
 
 def rates(planting: Planting) -> Float[np.ndarray, " feature"]:
-    """How often each feature fires, 0 to 1; they sum to `active`, less what their largest value cuts off."""
+    """How often each feature fires, 0 to 0.5; they sum to `active`, or to less where no parent can fire more often."""
     n = planting.features
     match planting.kind:
         case "independent" | "correlated":
             return np.full(n, planting.active / n)
         case "zipf":
             weights = 1 / np.arange(1, n + 1)
-            return np.minimum(planting.active * weights / weights.sum(), _MOST)
+            capped = 0  # the most frequent ones, whose share goes to the others
+            scale = planting.active / weights.sum()
+            while scale * weights[capped] > _MOST:
+                capped += 1
+                scale = (planting.active - capped * _MOST) / weights[capped:].sum()
+            return np.minimum(scale * weights, _MOST)
         case "hierarchical":
             trees = n // (1 + _CHILDREN)
             parents = n - trees * _CHILDREN
-            parent = min(planting.active / (parents + trees * _CHILD), 1.0)
+            parent = min(planting.active / (parents + trees * _CHILD), _MOST)
             return np.concatenate([np.full(parents, parent), np.full(n - parents, parent * _CHILD / _CHILDREN)])
 
 

@@ -31,7 +31,8 @@ def test_firing_is_independent_skewed_correlated_or_nested() -> None:
     """What each kind is named after."""
     assert np.abs(np.corrcoef(_fires("independent").T) - np.eye(40)).max() < 0.03
     zipf = _fires("zipf").mean(0)
-    assert zipf[0] / zipf[19] == pytest.approx(10, rel=0.4)  # 1 to 1/20, the first cut off at one half
+    assert zipf[0] == pytest.approx(0.5, abs=0.02)  # cut off there
+    assert zipf[3] / zipf[19] == pytest.approx(5, rel=0.15)
     correlated = np.corrcoef(_fires("correlated").T) - np.eye(40)
     assert correlated[:8, :8].sum() / 56 > 0.3
     assert np.abs(correlated[:8, 8:]).max() < 0.03
@@ -94,7 +95,7 @@ def test_the_planted_dictionary_itself_is_perfect() -> None:
     assert perfect.mmcs_planted == pytest.approx(1, abs=1e-5)
     assert perfect.mmcs_units == pytest.approx(1, abs=1e-5)
     assert perfect.mcc == pytest.approx(1, abs=1e-5)
-    assert perfect.matched_correlation == pytest.approx(1, abs=1e-5)
+    assert perfect.matched_correlation == pytest.approx(1, abs=1e-3)  # the bias bends the line at 0
     assert (perfect.uniqueness, perfect.f1, perfect.dead, perfect.unseen) == (1, 1, 0, 0)
     assert perfect.l0_error == 0
     assert perfect.l0 == pytest.approx(3, rel=0.05)

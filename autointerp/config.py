@@ -48,8 +48,8 @@ class Identity(BaseModel):
     """Tokens to harvest, at least, where the corpus has as many, such as `500k`, `2M` or `1000000`."""
     context: int = Field(default=128, ge=16)
     """Positions per window, BOS included."""
-    protocol: Literal["monosemanticity-2023"] = "monosemanticity-2023"
-    """Which evidence, which scorer, which sizes."""
+    protocol: tuple[str, ...] = ("monosemanticity-2023",)
+    """Which evidence, which scorer, which sizes; repeatable over one harvest, the first is the headline."""
     explainer: str = "lookup"
     """`lookup` (no language model) or `anthropic/MODEL`, `openai/MODEL`."""
     simulator: str = "lookup"

@@ -2,44 +2,37 @@
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import partial
+from typing import TypeAlias, TypeVar, cast
 
 import numpy as np
 
+from autointerp.protocols.preset import Preset
 from autointerp.records.explanation import Evidence, Explanation, Failure
 from autointerp.records.outcome import Outcome, OutcomeStatistics
-from autointerp.records.trial import Score
+from autointerp.records.trial import Question, Score
 from autointerp.records.unit import Unit, UnitRecord
-from autointerp.seams import Explainer, Interrupted, Scorer, Simulator, Source, Stop
+from autointerp.seams import Explainer, Interrupted, Simulator, Source, Stop
 
 DRAIN_SECONDS = 30.0
 """How long calls in flight may still answer after the first Ctrl-C."""
 
-EndOfUnit: TypeAlias = Callable[[int, Unit], Awaitable[Outcome]]
-"""Brings a unit, with its place in the admission order, to its end."""
+EndOfUnit: TypeAlias = Callable[[int, Unit], Awaitable[Sequence[Outcome]]]
+"""Brings a unit, with its place in the admission order, to its end: one outcome per protocol."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Judges:
-    """Who explains and who simulates the units of one arm."""
+    """Who explains the units of one arm and who answers for the explanations."""
 
     explainer: Explainer
     """Writes the explanation."""
-    simulator: Simulator
-    """Predicts from its text."""
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """A protocol, as far as the path needs it."""
-
-    evidence: Callable[[UnitRecord], Evidence | Failure]
-    """What the explainer is shown."""
-    scorer: Scorer
-    """How a trial is posed and scored."""
+    simulators: Mapping[Question, Simulator]
+    """By what is asked; each reads the explanation's text and nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +40,9 @@ class Run:
     """What an evaluation came to."""
 
     outcomes: tuple[Outcome, ...]
-    """Of every unit that ended, in admission order."""
+    """Of every unit that ended, in admission order, the protocols of each together."""
+    ended: int
+    """Units that ended."""
     asked: int
     """Units that were to be evaluated."""
     stop: Stop | None
@@ -73,15 +68,15 @@ async def admit(
     end: EndOfUnit,
     *,
     at_once: int,
-    on_outcome: Callable[[Outcome], None] = lambda _: None,
+    on_end: Callable[[Sequence[Outcome]], None] = lambda _: None,
     on_interrupt: Callable[[], None] = lambda: None,
 ) -> Run:
     """Bring every unit of `order` to its end, `at_once` at a time.
 
-    Stops admitting at the first `Stop` (budget, credit, key, Ctrl-C), which `on_outcome` may raise too; what is in
+    Stops admitting at the first `Stop` (budget, credit, key, Ctrl-C), which `on_end` may raise too; what is in
     flight is drained. No exception of another kind leaves here but programming errors: failures are outcomes.
     """
-    outcomes: dict[int, Outcome] = {}
+    ends: dict[int, Sequence[Outcome]] = {}
     queue = iter(enumerate(order))
     stops: list[Stop] = []
 
@@ -90,8 +85,8 @@ async def admit(
             if stops:
                 return
             try:
-                outcomes[rank] = outcome = await end(rank, unit)
-                on_outcome(outcome)
+                ends[rank] = await end(rank, unit)
+                on_end(ends[rank])
             except Stop as stop:
                 stops.append(stop)
                 return
@@ -103,8 +98,8 @@ async def admit(
     for result in finished:
         if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
             raise result
-    ended = tuple(outcomes[rank] for rank in sorted(outcomes))
-    return Run(ended, len(order), stops[0] if stops else None)
+    outcomes = tuple(outcome for rank in sorted(ends) for outcome in ends[rank])
+    return Run(outcomes, len(ends), len(order), stops[0] if stops else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,47 +108,70 @@ class Evaluation:
 
     source: Source
     """Where units and their excerpts come from."""
-    method: Method
-    """The protocol."""
+    presets: Sequence[Preset]
+    """The protocols: a unit is brought to its end under all of them at once, so that it counts for all or for none."""
     judges: Mapping[str, Judges]
     """By arm."""
 
-    async def explain(self, rank: int, unit: Unit) -> Outcome:
-        """The unit's explanation and no score; raises `Stop` only."""
+    async def explain(self, rank: int, unit: Unit) -> Sequence[Outcome]:
+        """The unit's explanations and no score; raises `Stop` only."""
         record = self.source.record(unit)
-        explanation = await self._explain(record)
         unscored = Failure("pose", "not_scored", "The unit is explained, but not yet scored.")
-        return _outcome(rank, record, explanation, explanation if isinstance(explanation, Failure) else unscored)
+        return [
+            _outcome(rank, record, preset, said, said if isinstance(said, Failure) else unscored)
+            for preset, said in zip(self.presets, await self._explain(record), strict=True)
+        ]
 
-    async def whole(self, rank: int, unit: Unit) -> Outcome:
-        """The unit's way from evidence to score; raises `Stop` only."""
+    async def whole(self, rank: int, unit: Unit) -> Sequence[Outcome]:
+        """The unit's way from evidence to scores; raises `Stop` only."""
         record = self.source.record(unit)
-        return await self._scored(rank, record, await self._explain(record))
+        return await self._score(rank, record, await self._explain(record))
 
-    async def score(self, rank: int, unit: Unit, explanation: Explanation | Failure) -> Outcome:
-        """The unit's score from an explanation at hand; raises `Stop` only."""
-        return await self._scored(rank, self.source.record(unit), explanation)
+    async def score(self, rank: int, unit: Unit, explanations: Sequence[Explanation | Failure]) -> Sequence[Outcome]:
+        """The unit's scores from explanations at hand, one for each preset; raises `Stop` only."""
+        return await self._score(rank, self.source.record(unit), explanations)
 
-    async def _explain(self, record: UnitRecord) -> Explanation | Failure:
-        evidence = self.method.evidence(record)
-        if isinstance(evidence, Failure):
-            return evidence
-        return await self.judges[record.unit.arm].explainer.explain(evidence)
+    async def _explain(self, record: UnitRecord) -> Sequence[Explanation | Failure]:
+        """One explanation per preset; the same evidence is explained once."""
+        explainer = self.judges[record.unit.arm].explainer
+        shown = [preset.evidence(record) for preset in self.presets]
+        distinct = list(dict.fromkeys(each for each in shown if isinstance(each, Evidence)))
+        said = dict(zip(distinct, await _together(map(explainer.explain, distinct)), strict=True))
+        return [each if isinstance(each, Failure) else said[each] for each in shown]
 
-    async def _scored(self, rank: int, record: UnitRecord, explanation: Explanation | Failure) -> Outcome:
+    async def _score(
+        self, rank: int, record: UnitRecord, explanations: Sequence[Explanation | Failure]
+    ) -> Sequence[Outcome]:
+        results = await _together(map(partial(self._result, record), self.presets, explanations))
+        ended = zip(self.presets, explanations, results, strict=True)
+        return [_outcome(rank, record, preset, said, result) for preset, said, result in ended]
+
+    async def _result(self, record: UnitRecord, preset: Preset, explanation: Explanation | Failure) -> Score | Failure:
         if isinstance(explanation, Failure):
-            return _outcome(rank, record, explanation, explanation)
-        trial = self.method.scorer.pose(record, explanation, self.source)
+            return explanation
+        scorer = preset.scorer()
+        trial = scorer.pose(record, explanation, self.source)
         if isinstance(trial, Failure):
-            return _outcome(rank, record, explanation, trial)
-        predictions = await self.judges[record.unit.arm].simulator.simulate(explanation, trial.items)
-        return _outcome(rank, record, explanation, self.method.scorer.score(trial, predictions))
+            return trial
+        simulator = self.judges[record.unit.arm].simulators[preset.question]
+        return scorer.score(trial, await simulator.simulate(explanation, trial.items))
 
 
-def _outcome(rank: int, record: UnitRecord, explanation: Explanation | Failure, result: Score | Failure) -> Outcome:
+async def _together(tasks: Iterable[Coroutine[None, None, T]]) -> list[T]:
+    """All results, in order. Calls beside one that stops the run are paid for, so they are let through first."""
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return cast(list[T], results)
+
+
+def _outcome(
+    rank: int, record: UnitRecord, preset: Preset, explanation: Explanation | Failure, result: Score | Failure
+) -> Outcome:
     explain, score = record.statistics["explain"], record.statistics["score"]
     statistics = OutcomeStatistics(explain.density, score.density, explain.maximum, explain.mean)
-    return Outcome(record.unit, rank, statistics, explanation, result)
+    return Outcome(record.unit, preset.name, rank, statistics, explanation, result)
 
 
 @contextmanager

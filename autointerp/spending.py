@@ -15,8 +15,8 @@ from autointerp.llm.prices import NANO, Prices, parse_dollars, parse_price
 from autointerp.llm.provider import Provider
 from autointerp.llm.store import StoreReader
 from autointerp.llm.tables import Budget
-from autointerp.pipeline import Method
 from autointerp.prompts import load_prompt
+from autointerp.protocols.preset import Preset
 from autointerp.records.call import Request
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.unit import Unit
@@ -141,7 +141,7 @@ def count_calls(
     directory: Path,
     order: Sequence[Unit],
     source: Source,
-    method: Method,
+    presets: Sequence[Preset],
     stages: Sequence[str] = STAGES,
 ) -> list[Estimate]:
     """Calls, tokens and money of a run's `stages`, from the requests that it would really render; nothing is sent.
@@ -151,17 +151,16 @@ def count_calls(
     if not language_models(config):
         return []
     providers = _providers(config, offline=True)
-    requests = _requests(config, order, source, method, stages)
+    requests = _requests(config, order, source, presets, stages)
     return estimate(requests, _prices(config), providers, answers_path(config, directory), batch=config.batch)
 
 
 def _requests(
-    config: RunConfig, order: Sequence[Unit], source: Source, method: Method, stages: Sequence[str]
+    config: RunConfig, order: Sequence[Unit], source: Source, presets: Sequence[Preset], stages: Sequence[str]
 ) -> Iterator[Request]:
     explain, simulate, slots = (load_prompt(name, "v1") for name in ("explain", "simulate", "slots"))
-    for unit in order:
-        record = source.record(unit)
-        evidence = method.evidence(record)
+    for record, preset in ((record, preset) for record in map(source.record, order) for preset in presets):
+        unit, evidence = record.unit, preset.evidence(record)
         if isinstance(evidence, Failure):
             continue
         if config.explainer != LOOKUP and "explain" in stages:
@@ -170,7 +169,7 @@ def _requests(
             continue
         # Named, since units whose explanations differ share items, and identical requests would count once.
         stand_in = Explanation(f"{unit.arm} {unit.name}".ljust(LONGEST), config.explainer)
-        trial = method.scorer.pose(record, stand_in, source)
+        trial = preset.scorer().pose(record, stand_in, source)
         if isinstance(trial, Failure):
             continue
         if reads_slots(config.simulator):

@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from autointerp import compare as comparing
@@ -33,7 +33,7 @@ from autointerp.spending import (
     open_batches,
     open_client,
 )
-from autointerp.wiring import FEATURES, judges, method
+from autointerp.wiring import FEATURES, judges, presets
 from sae.errors import UserError, nearest
 
 OK, FAILURE, PARTIAL, BUDGET, INTERRUPTED = 0, 1, 3, 4, 130
@@ -83,14 +83,16 @@ def score(directory: Path, conduct: Conduct) -> int:
     source = stored(directory)
     explanations = tables.read_explanations(directory)
 
+    names = [preset.name for preset in presets(config)]
+
     def step(judged: Evaluation) -> EndOfUnit:
-        return lambda rank, unit: judged.score(rank, unit, explanations[unit])
+        return lambda rank, unit: judged.score(rank, unit, [explanations[unit, name] for name in names])
 
     if "arms" not in read_manifest(directory):
         raise UserError(
             f"{directory}/manifest.json is missing or incomplete.", do=f"Run `autointerp resume {directory}`."
         )
-    missing = [unit for unit in source.units() if unit not in explanations]
+    missing = [unit for unit in source.units() if any((unit, name) not in explanations for name in names)]
     if missing:
         wrong = f"{len(missing)} of {len(source.units())} units have no explanation yet."
         raise UserError(wrong, do=f"Run `autointerp explain {directory}` to its end first.")
@@ -99,15 +101,15 @@ def score(directory: Path, conduct: Conduct) -> int:
 
 def compare(directory: Path, output: Format) -> int:
     """Compare again, from the scores on disk."""
-    _, comparison = _compared(directory)
-    return _print(render(comparison, output))
+    _, comparisons = _compared(directory)
+    return _print(render(comparisons, output))
 
 
 def report(directory: Path, output: Format) -> int:
     """Draw the figures and write the summary again, from the scores on disk."""
-    outcomes, comparison = _compared(directory)
-    plots.write_plots(directory / "figures", outcomes, comparison)
-    return _print(render(comparison, output))
+    outcomes, comparisons = _compared(directory)
+    _draw(directory, outcomes, comparisons)
+    return _print(render(comparisons, output))
 
 
 def cost(directory: Path, output: Format) -> int:
@@ -129,8 +131,7 @@ def show(directory: Path, name: str) -> int:
         wrong = f"The run has no unit {name}."
         raise UserError(wrong, f"Arms: {', '.join(arms)}.", nearest(label, [unit.name for unit in units][:5000]))
     outcomes = tables.read_outcomes(directory).outcomes if (directory / tables.SCORES).exists() else ()
-    outcome = next((each for each in outcomes if each.unit == unit), None)
-    terminal.print_unit(source.record(unit), outcome)
+    terminal.print_unit(source.record(unit), [each for each in outcomes if each.unit == unit])
     return OK
 
 
@@ -149,13 +150,27 @@ def run_directory(config: RunConfig) -> Path:
     return directory
 
 
-def _compared(directory: Path) -> tuple[tuple[Outcome, ...], comparing.Comparison]:
-    """The scores on disk and their comparison, which is written into the tables."""
+def _compared(directory: Path) -> tuple[tuple[Outcome, ...], dict[str, comparing.Comparison]]:
+    """The scores on disk and their comparisons, which are written into the tables."""
     load_run(directory)
     rows = tables.read_outcomes(directory)
-    comparison = comparing.compare(rows.outcomes, rows.arms, rows.reference, rows.seed)
-    tables.write_tables(directory, rows.outcomes, comparison)
-    return rows.outcomes, comparison
+    comparisons = _compare(rows.outcomes, rows.arms, rows.reference, rows.seed)
+    tables.write_tables(directory, rows.outcomes, comparisons)
+    return rows.outcomes, comparisons
+
+
+def _compare(
+    outcomes: Sequence[Outcome], arms: Sequence[ArmInfo], reference: str, seed: int
+) -> dict[str, comparing.Comparison]:
+    """One comparison per protocol, the headline first."""
+    own = tables.by_protocol(outcomes)
+    return {name: comparing.compare(each, arms, reference, seed) for name, each in own.items()}
+
+
+def _draw(directory: Path, outcomes: Sequence[Outcome], comparisons: Mapping[str, comparing.Comparison]) -> None:
+    own = tables.by_protocol(outcomes)
+    for name, folder in tables.folders(directory, comparisons).items():
+        plots.write_plots(folder / "figures", own[name], comparisons[name])
 
 
 def _with_conduct(directory: Path, conduct: Conduct) -> RunConfig:
@@ -172,7 +187,7 @@ def _evaluate(config: RunConfig, directory: Path, source: StoreSource) -> int:
 
 def _dry_run(config: RunConfig, directory: Path, source: StoreSource) -> int:
     order = admission_order(source.units(), config.seed)
-    rows = count_calls(config, directory, order, source, method(config))
+    rows = count_calls(config, directory, order, source, presets(config))
     least = minutes(rows, config.requests_per_minute, config.tokens_per_minute)
     return _print(render_estimate(rows, config.format, minutes=least))
 
@@ -183,14 +198,14 @@ def _judge(
     """Bring every unit to its end by `step`, in the admission order, with the progress on stderr."""
     order = admission_order(source.units(), config.seed)
     key = run_key(config)
-    forecast = Forecast(tuple(count_calls(config, directory, order, source, method(config), _ASKED[stage])))
+    forecast = Forecast(tuple(count_calls(config, directory, order, source, presets(config), _ASKED[stage])))
     if forecast.rows:
         terminal.say(terminal.foreseen(forecast.rows, limited=config.max_cost is not None))
     piloted, projected = itertools.count(1), forecast.expected
 
-    def hold_against_forecast(outcome: Outcome) -> None:
+    def hold_against_forecast(outcomes: Sequence[Outcome]) -> None:
         nonlocal projected
-        if not (isinstance(outcome.explanation, Explanation) and forecast.rows):
+        if not (forecast.rows and any(isinstance(each.explanation, Explanation) for each in outcomes)):
             return
         pilot = next(piloted)
         if pilot % PILOT == 0:
@@ -202,17 +217,17 @@ def _judge(
 
     async def judge() -> Run:
         async with open_client(config, directory, key) as client:
-            judged = Evaluation(source, method(config), judges(config, sorted({unit.arm for unit in order}), client))
+            judged = Evaluation(source, presets(config), judges(config, sorted({unit.arm for unit in order}), client))
             with terminal.stage(stage, len(order), "units") as advance:
                 ended = itertools.count(1)
 
-                def on_outcome(outcome: Outcome) -> None:
-                    hold_against_forecast(outcome)
+                def on_end(outcomes: Sequence[Outcome]) -> None:
+                    hold_against_forecast(outcomes)
                     advance(next(ended), terminal.calls(client.progress(), projected) if client else "")
 
                 at_once = (_UNITS_IN_BATCH_MODE if config.batch else config.concurrency) if client else 1
                 stop = client.drain if client else (lambda: None)
-                done = await admit(order, step(judged), at_once=at_once, on_outcome=on_outcome, on_interrupt=stop)
+                done = await admit(order, step(judged), at_once=at_once, on_end=on_end, on_interrupt=stop)
             if client:
                 _note(directory, client.progress())
             return done
@@ -234,23 +249,20 @@ def _finish(config: RunConfig, directory: Path, done: Run) -> int:
     arms = [ArmInfo(**arm) for arm in read_manifest(directory)["arms"]]  # type: ignore[union-attr]
     if done.outcomes and not (done.stop and tables.count_outcomes(directory) > len(done.outcomes)):
         with timed(directory, "report"):
-            comparison = comparing.compare(done.outcomes, arms, FEATURES, config.seed)
-            tables.write_tables(directory, done.outcomes, comparison)
-            plots.write_plots(directory / "figures", done.outcomes, comparison)
-        _print(render(comparison, config.format))
+            comparisons = _compare(done.outcomes, arms, FEATURES, config.seed)
+            tables.write_tables(directory, done.outcomes, comparisons)
+            _draw(directory, done.outcomes, comparisons)
+        _print(render(comparisons, config.format))
     return _end(config, directory, done)
 
 
 def _end(config: RunConfig, directory: Path, done: Run) -> int:
     """Write how the run ended into the manifest, say it, and give the exit code."""
-    kinds = Counter(
-        f"{each.unit.arm}/{each.result.stage}/{each.result.kind}"
-        for each in done.outcomes
-        if isinstance(each.result, Failure)
-    )
+    failed = [(each, each.result) for each in done.outcomes if isinstance(each.result, Failure)]
+    kinds = Counter(f"{each.protocol}/{each.unit.arm}/{why.stage}/{why.kind}" for each, why in failed)
     calls = [dataclasses.asdict(row) for row in ledger(config, directory, run_key(config))]
     status = "complete" if done.stop is None else type(done.stop).__name__
-    units = {"asked": done.asked, "ended": len(done.outcomes)}
+    units = {"asked": done.asked, "ended": done.ended}
     update_manifest(directory, {"status": status, "units": units, "failures": dict(kinds), "calls": calls})
     if done.stop is not None:
         ended = f"{units['ended']:,} of {done.asked:,} units have ended and are saved"
@@ -263,12 +275,11 @@ def _end(config: RunConfig, directory: Path, done: Run) -> int:
         terminal.say(f"Go on with: autointerp resume {directory}")
     match done.stop:
         case None:
-            failed = sum(n for kind, n in kinds.items() if kind.split("/")[1] in STAGES)
             terminal.say(f"Results are in {directory}.")
-            if kinds.total() == len(done.outcomes) and not any(kind.endswith("/not_scored") for kind in kinds):
+            if len(failed) == len(done.outcomes) and all(why.kind != "not_scored" for _, why in failed):
                 terminal.say("No unit was scored: more --tokens, or other --features, may give them enough excerpts.")
                 return PARTIAL
-            return PARTIAL if failed else OK
+            return PARTIAL if any(why.stage in STAGES for _, why in failed) else OK
         case BudgetReached() | Overrun():
             return BUDGET
         case Interrupted():

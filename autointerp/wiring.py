@@ -1,21 +1,22 @@
 """From configuration to objects, by exhaustive match."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from autointerp.activations.plan import HarvestSizes, SplitSizes
+from autointerp.activations.plan import HarvestSizes
 from autointerp.config import EMBEDDED, RunConfig, parse_count
 from autointerp.explain.llm import LlmExplainer
 from autointerp.explain.lookup import LookupExplainer
 from autointerp.llm.catalog import SLOT_PROVIDERS
 from autointerp.manifest import content_key
-from autointerp.pipeline import Judges, Method
+from autointerp.pipeline import Judges
 from autointerp.prompts import load_prompt
-from autointerp.protocols.monosemanticity_2023 import Monosemanticity2023
+from autointerp.protocols.catalog import make_presets
+from autointerp.protocols.preset import Preset
 from autointerp.records.outcome import ArmInfo
 from autointerp.records.unit import Unit
 from autointerp.seams import Explainer, Model, Simulator
@@ -86,6 +87,7 @@ class Setting:
                 "context": self.config.context,
                 "dtype": self.config.dtype,
                 "seed": self.config.seed,
+                "sizes": asdict(harvest_sizes(self.config)),
                 "arms": [(arm.info.label, arm.site.name, arm.digest, arm.units.tolist()) for arm in self.arms],
             }
         )
@@ -101,6 +103,7 @@ class Setting:
 
 def load_setting(config: RunConfig, say: Callable[[str], None]) -> Setting:
     """Load and check subject, dictionary, corpus and arms; every fault is a `UserError` before anything is computed."""
+    presets(config)
     device = choose_device(config.device)
     subject = load_subject(subject_path(config.subject), device=device, dtype=config.dtype)
     site = subject.site(config.site)
@@ -165,31 +168,14 @@ def sae_path(name: str) -> Path:
     return PRETRAINED / "sae" if name == EMBEDDED else locate(name)
 
 
-def preset(config: RunConfig) -> Monosemanticity2023:
-    """The protocol asked for."""
-    match config.protocol:
-        case "monosemanticity-2023":
-            return Monosemanticity2023(seed=config.seed)
-
-
-def method(config: RunConfig) -> Method:
-    """The protocol's evidence and scorer."""
-    protocol = preset(config)
-    return Method(protocol.evidence, protocol.scorer())
+def presets(config: RunConfig) -> tuple[Preset, ...]:
+    """The protocols asked for, the headline first."""
+    return make_presets(config.protocol, config.seed)
 
 
 def harvest_sizes(config: RunConfig) -> HarvestSizes:
-    """What the protocol needs of every unit, with some to spare where duplicates are passed over."""
-    protocol = preset(config)
-    each = SplitSizes(
-        top=protocol.harvest_top,
-        per_interval=protocol.harvest_per_interval,
-        random=protocol.harvest_random,
-        out_of_context=protocol.harvest_out_of_context,
-    )
-    return HarvestSizes(
-        excerpt_tokens=protocol.excerpt_tokens, n_intervals=protocol.n_intervals, explain=each, score=each
-    )
+    """What the protocols need of every unit; nothing of the select split where nothing is selected."""
+    return replace(HarvestSizes.union([preset.harvest for preset in presets(config)]), select=None)
 
 
 def language_models(config: RunConfig) -> list[str]:
@@ -219,7 +205,7 @@ def reads_slots(name: str) -> bool:
 
 def judges(config: RunConfig, arms: Sequence[str], model: Model | None) -> dict[str, Judges]:
     """Per arm, who explains and who simulates; the arm's label only reaches the ledger."""
-    return {arm: Judges(_explainer(config, arm, model), _simulator(config, arm, model)) for arm in arms}
+    return {arm: Judges(_explainer(config, arm, model), {"levels": _simulator(config, arm, model)}) for arm in arms}
 
 
 def _explainer(config: RunConfig, arm: str, model: Model | None) -> Explainer:

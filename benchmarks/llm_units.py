@@ -85,7 +85,7 @@ def _excerpts(
     sizes: GroupSizes, triggers: np.ndarray, maximum: float, words: Sequence[str], rng: np.random.Generator
 ) -> Iterator[Excerpt]:
     """Random words; a trigger in the middle, except in random excerpts; only top and interval excerpts fire."""
-    width = PROTOCOL.excerpt_tokens
+    width = PROTOCOL.harvest.excerpt_tokens
     anchor, others = width // 2, np.setdiff1d(np.arange(len(words)), triggers)
     for group, interval, size in sizes.strata():
         for rank in range(size):

@@ -29,7 +29,7 @@ from autointerp.llm.anthropic import AnthropicProvider
 from autointerp.llm.client import Client
 from autointerp.llm.openai import OpenAIProvider
 from autointerp.llm.provider import Provider
-from autointerp.pipeline import Evaluation, Judges, Method, admission_order, admit
+from autointerp.pipeline import Evaluation, Judges, admission_order, admit
 from autointerp.prompts import load_prompt
 from autointerp.records.call import Reply, Request
 from autointerp.records.explanation import Explanation, Failure
@@ -72,10 +72,9 @@ async def measure_units(url: str, setting: str, records: Sequence[UnitRecord]) -
             model = Counting(client)
             judges = Judges(
                 LlmExplainer(model, name, load_prompt("explain", "v1"), arm="features"),
-                LlmSimulator(model, name, load_prompt("simulate", "v1"), arm="features"),
+                {"levels": LlmSimulator(model, name, load_prompt("simulate", "v1"), arm="features")},
             )
-            method = Method(PROTOCOL.evidence, PROTOCOL.scorer())
-            evaluation = Evaluation(source, method, {"features": judges})
+            evaluation = Evaluation(source, [PROTOCOL], {"features": judges})
             run = await admit(admission_order(source.units(), 0), evaluation.whole, at_once=concurrency)
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     return {

@@ -124,6 +124,60 @@ class RandomDirections:
         return tuple(str(i) for i in range(self.n_units))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PrincipalComponents:
+    """Projections on the principal components of the site, each with two tails: 2 n positive, 2 n + 1 negative.
+
+    A component has no sign of its own, so both tails are units, as those of a signed neuron are: to rank by one tail
+    only, or by the stronger one, would make the baseline weaker or choose it by its data.
+    """
+
+    mean: Float[Tensor, " d_in"]
+    """Of the site's activations."""
+    components: Float[Tensor, "component d_in"]
+    """Orthonormal rows, by falling variance."""
+
+    @property
+    def d_in(self) -> int:
+        """Width of the site."""
+        return self.components.shape[1]
+
+    @property
+    def n_units(self) -> int:
+        """Number of units."""
+        return 2 * len(self.components)
+
+    def encode(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token unit"]:
+        """The two tails of each projection beside each other."""
+        projected = (x - self.mean) @ self.components.T
+        return torch.stack((projected, -projected), dim=-1).flatten(1).relu_()
+
+    def decode(self, activations: Float[Tensor, "token unit"]) -> Float[Tensor, "token d_in"]:
+        """The site's activations, exactly where there are as many components as numbers."""
+        return (activations[:, 0::2] - activations[:, 1::2]) @ self.components + self.mean
+
+    def directions(self) -> Float[Tensor, "unit d_in"]:
+        """The components, negated for negative tails."""
+        return torch.stack((self.components, -self.components), dim=1).flatten(0, 1)
+
+    def names(self) -> tuple[str, ...]:
+        """``3+`` and ``3-``, counted from the component of the most variance."""
+        return tuple(f"{i}{tail}" for i in range(len(self.components)) for tail in "+-")
+
+
+def principal_components(rows: Float32[np.ndarray, "token d_in"]) -> PrincipalComponents:
+    """The principal components of a sample of the site, such as `site_sample` gives.
+
+    Each is signed so that its entry of the largest size is positive, which makes names the same on every machine.
+    """
+    mean = rows.mean(0, dtype=np.float64)
+    centred = rows - mean
+    _, vectors = np.linalg.eigh(centred.T @ centred)
+    components = vectors.T[::-1]
+    largest = np.take_along_axis(components, np.abs(components).argmax(1)[:, None], 1)
+    return PrincipalComponents(*(torch.from_numpy(a.astype(np.float32)) for a in (mean, components * np.sign(largest))))
+
+
 def matched_thresholds(
     activations: Float32[np.ndarray, "token unit"], densities: Float[np.ndarray, " target"], seed: int
 ) -> Float32[np.ndarray, " unit"]:

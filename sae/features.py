@@ -39,31 +39,35 @@ def stream_units(
     windows: Windows,
     *,
     units: Mapping[str, np.ndarray] | None = None,
+    subjects: Mapping[str, Subject] | None = None,
     batch: int = 64,
 ) -> Iterator[tuple[range, Mapping[str, UnitBlock]]]:
     """Firings of every place's dictionary, `batch` windows at a time: (rows of `windows`, block by name of place).
 
     Places at the same site share one forward pass. `units` limits places to the rows of their dictionary given
-    (rising); the whole dictionary is encoded first all the same, because units may compete. Raises `UserError`
-    where a dictionary does not fit its site or activations are not finite.
+    (rising); the whole dictionary is encoded first all the same, because units may compete. `subjects` names the
+    places that lie in another subject with the same tokenizer. Raises `UserError` where a dictionary does not fit
+    its site or activations are not finite.
     """
+    of = {name: (subjects or {}).get(name, subject) for name in places}
     for name, (site, dictionary) in places.items():
-        subject.check_fits(site, dictionary.d_in, f"dictionary {name}")
+        of[name].check_fits(site, dictionary.d_in, f"dictionary {name}")
     chosen = {
         name: np.asarray(index, dtype=np.int64)
         for name, index in (units or {}).items()
         if len(index) < places[name][1].n_units  # all of them need no gather, which costs as much as the encoding
     }
+    distinct = {(of[name], site) for name, (site, _) in places.items()}
     for begin in range(0, len(windows), batch):
         rows = range(begin, min(begin + batch, len(windows)))
         part = windows.select(np.arange(rows.start, rows.stop))
         at = np.nonzero(part.counted())
         window, position = at[0].astype(np.int32) + np.int32(begin), at[1].astype(np.int32)
-        values = {site: subject.rows(site, part) for site in {site for site, _ in places.values()}}
+        values = {(of_place, site): of_place.rows(site, part) for of_place, site in distinct}
         yield (
             rows,
             {
-                name: _block(dictionary, values[site], window, position, chosen.get(name))
+                name: _block(dictionary, values[of[name], site], window, position, chosen.get(name))
                 for name, (site, dictionary) in places.items()
             },
         )

@@ -7,8 +7,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from autointerp.activations.layout import Writer
+from autointerp.activations.pairs import cells_of
 from autointerp.activations.passes import ArmState, SplitState, interval_of
 from autointerp.activations.plan import GROUPS, INTERVAL, SPLITS, TOP, ArmUnits, Block, HarvestSizes
+from autointerp.activations.references import REFERENCES, References
 from autointerp.activations.sampling import Anchors
 from autointerp.records.unit import Split
 from sae.corpus.windows import Windows
@@ -36,7 +38,7 @@ def harvest(
 ) -> None:
     """Write the store of `arms` into `out`: the same bytes whatever the stream's batches and their order.
 
-    `split` holds each window's code (0 explain, 1 score, -1 in neither), `cluster` its document's cluster,
+    `split` holds each window's code (its place in `SPLITS`, -1 in none), `cluster` its document's cluster,
     `vocabulary` the displayed text of every token id; `key` names what was harvested, for `Store.is_complete`.
     The first pass finds maxima and top excerpts. The second, which knows the maximum, counts the activation
     intervals, samples each, sums per token, and looks up the excerpts that were planned in between. `progress` is
@@ -49,10 +51,12 @@ def harvest(
     if windows.tokens.max(initial=-1) >= len(vocabulary):
         raise ValueError(f"Token {windows.tokens.max()} is not in the vocabulary of {len(vocabulary)}.")
     anchors = Anchors(windows, sizes.excerpt_tokens)
-    states = {label: ArmState(label, units, anchors, split, sizes, seed) for label, units in arms.items()}
+    cells = cells_of(windows, split)
+    states = {label: ArmState(label, units, anchors, split, cells, sizes, seed) for label, units in arms.items()}
     pools: Pools = {
         name: anchors.draw(split == code, sizes.pool, np.random.default_rng([seed, code]))
         for code, name in enumerate(SPLITS)
+        if name in sizes.splits
     }
     _each_batch(passes, "statistics", len(windows), progress, lambda label, *batch: states[label].first(*batch))
     for state in states.values():
@@ -61,9 +65,11 @@ def harvest(
     writer = Writer(out, sizes, windows.context)
     _write_corpus(writer, windows, split, cluster, vocabulary, pools, anchors)
     totals: dict[Split, int] = {name: int(windows.counted()[split == code].sum()) for code, name in enumerate(SPLITS)}
-    writer.write("units", _units(states, sizes, totals))
-    writer.write("excerpts", _excerpts(states, sizes, anchors))
-    writer.write("token_means", _token_means(states))
+    references = {label: References(state.pairs, state.steps) for label, state in states.items()}
+    known = _population(states, references, totals["score"])
+    writer.write("units", {**_units(states, sizes, totals), **known})
+    writer.write("excerpts", _excerpts(states, references, sizes, anchors))
+    writer.write("token_means", _token_means(states, references))
     n_windows = {name: int((split == code).sum()) for code, name in enumerate(SPLITS)}
     facts = {"key": key, "seed": seed, "arms": list(arms), "first": windows.first}
     writer.finish({**facts, "windows": n_windows, "tokens": totals})
@@ -96,8 +102,8 @@ def _write_corpus(
     own = {name: getattr(windows, name) for name in ("tokens", "length", "document", "offset")}
     writer.write("windows", {**own, "cluster": cluster, "split": split})
     writer.write("vocabulary", {"token": list(vocabulary)})
-    code = np.repeat(np.arange(len(SPLITS)), [len(pools[name][0]) for name in SPLITS])
-    window, position = (np.concatenate([pools[name][i] for name in SPLITS]) for i in (0, 1))
+    code = np.repeat([SPLITS.index(name) for name in pools], [len(pool[0]) for pool in pools.values()])
+    window, position = (np.concatenate([pool[i] for pool in pools.values()]) for i in (0, 1))
     start = anchors.start(window, position)
     places = {"window": window, "start": start, "anchor": position - start, "cluster": cluster[window]}
     writer.write("pool", {"split": (code, SPLITS), **places, "ids": anchors.ids(window, start)})
@@ -111,7 +117,7 @@ def _units(states: Mapping[str, ArmState], sizes: HarvestSizes, totals: Mapping[
         "name": [name for state in states.values() for name in state.units.names],
         "threshold": np.concatenate([state.units.thresholds for state in states.values()]),
     }
-    for name in SPLITS:
+    for name in sizes.splits:
         halves = [state.splits[name] for state in states.values()]
         counts = np.concatenate([half.counts for half in halves]).reshape(-1, sizes.n_intervals)
         steps = np.concatenate([state.steps for state in states.values()]).astype(np.float64)
@@ -131,28 +137,32 @@ def _units(states: Mapping[str, ArmState], sizes: HarvestSizes, totals: Mapping[
     return columns
 
 
-def _excerpts(states: Mapping[str, ArmState], sizes: HarvestSizes, anchors: Anchors) -> dict[str, object]:
+def _excerpts(
+    states: Mapping[str, ArmState], references: Mapping[str, References], sizes: HarvestSizes, anchors: Anchors
+) -> dict[str, object]:
     tables: list[dict[str, Any]] = [
-        {**_kept(state, half, sizes, anchors), "arm": arm, "split": code}
+        {**_kept(state, half, references[state.label], sizes, anchors), "arm": arm, "split": SPLITS.index(name)}
         for arm, state in enumerate(states.values())
-        for code, half in enumerate(state.splits.values())
+        for name, half in state.splits.items()
     ]
     lengths = [len(table["window"]) for table in tables]
     whole = {
         name: np.concatenate([np.broadcast_to(table[name], n) for table, n in zip(tables, lengths, strict=True)])
         for name in ("arm", "split", "index", "group", "interval", "rank", "window", "start", "anchor")
     }
-    values = np.concatenate([table["activations"] for table in tables])
+    values, bigram = (np.concatenate([table[name] for table in tables]) for name in ("activations", "bigram"))
     stratum = np.where(whole["group"] == INTERVAL, whole["interval"], 0)
     order = np.lexsort((whole["rank"], stratum, whole["group"], whole["split"], whole["index"], whole["arm"]))
     columns = {name: column[order] for name, column in whole.items()}
     coded = {"arm": (columns["arm"], list(states)), "split": (columns["split"], SPLITS)}
     texts = {"group": (columns["group"], GROUPS)}
     ids = anchors.ids(columns["window"], columns["start"])
-    return {**columns, **coded, **texts, "ids": ids, "activations": values[order]}
+    return {**columns, **coded, **texts, "ids": ids, "activations": values[order], "bigram": bigram[order]}
 
 
-def _kept(state: ArmState, half: SplitState, sizes: HarvestSizes, anchors: Anchors) -> dict[str, Any]:
+def _kept(
+    state: ArmState, half: SplitState, references: References, sizes: HarvestSizes, anchors: Anchors
+) -> dict[str, Any]:
     """Columns of one arm's excerpts in one split, unsorted."""
     parts: list[tuple[np.ndarray, ...]] = []
     for group, table in ((TOP, half.top), (INTERVAL, half.intervals)):
@@ -169,6 +179,7 @@ def _kept(state: ArmState, half: SplitState, sizes: HarvestSizes, anchors: Ancho
     fires = value > state.units.thresholds[row]
     interval = np.zeros(len(row), dtype=np.int64)
     interval[fires] = interval_of(value[fires], state.splits["explain"].maximum[row[fires]], sizes.n_intervals)
+    place = (window.astype(np.int64) * anchors.windows.context + start)[:, None] + np.arange(anchors.width)
     return {
         "index": state.units.units[row],
         "group": group,
@@ -178,21 +189,18 @@ def _kept(state: ArmState, half: SplitState, sizes: HarvestSizes, anchors: Ancho
         "start": start,
         "anchor": anchor,
         "activations": values,
+        "bigram": references.bigram(place, row) if half.name != "explain" else np.zeros_like(values),
     }
 
 
-def _token_means(states: Mapping[str, ArmState]) -> dict[str, object]:
-    arms, indices, tokens, means = [], [], [], []
-    for arm, state in enumerate(states.values()):
-        row, column = np.nonzero(state.token_sums.T)
-        sums = state.token_sums[column, row] / state.steps[row].astype(np.float64)
-        arms.append(np.full(len(row), arm))
-        indices.append(state.units.units[row])
-        tokens.append(state.tokens[column])
-        means.append(sums / state.occurrences[column])
-    return {
-        "arm": (np.concatenate(arms), list(states)),
-        "index": np.concatenate(indices),
-        "token": np.concatenate(tokens),
-        "mean": np.concatenate(means),
-    }
+def _token_means(states: Mapping[str, ArmState], references: Mapping[str, References]) -> dict[str, object]:
+    parts = [each.token_means() for each in references.values()]
+    _, token, mean = (np.concatenate(column) for column in zip(*parts, strict=True))
+    arm = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
+    index = [state.units.units[part[0]] for state, part in zip(states.values(), parts, strict=True)]
+    return {"arm": (arm, list(states)), "index": np.concatenate(index), "token": token, "mean": mean}
+
+
+def _population(states: Mapping[str, ArmState], references: Mapping[str, References], n: int) -> dict[str, np.ndarray]:
+    known = [references[label].population(state.squared(), n) for label, state in states.items()]
+    return {name: np.concatenate([each[name] for each in known]) for name in REFERENCES}

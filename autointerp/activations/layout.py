@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from autointerp.activations.plan import SPLITS, HarvestSizes
+from autointerp.activations.plan import HarvestSizes
+from autointerp.activations.references import REFERENCES
 
-VERSION = 1
+VERSION = 2
 """Of the layout; a store of another version is made anew."""
 MANIFEST = "manifest.json"
 
@@ -22,6 +23,7 @@ def schemas(sizes: HarvestSizes, context: int) -> dict[str, pa.Schema]:
     """Columns of every file, by its name without the suffix.
 
     `excerpts` and `token_means` are sorted by arm (in the order of `units`) and index; `mean` has absent tokens at 0.
+    `bigram` is the predictor's value at each token, 0 in the explain split, where it would be no prediction.
     """
     tokens = pa.list_(pa.int32(), context)
     ids, activations = pa.list_(pa.int32(), sizes.excerpt_tokens), pa.list_(pa.float32(), sizes.excerpt_tokens)
@@ -40,7 +42,8 @@ def schemas(sizes: HarvestSizes, context: int) -> dict[str, pa.Schema]:
             "index": pa.int32(),
             "name": pa.string(),
             "threshold": pa.float32(),
-            **{f"{split}_{name}": kind for split in SPLITS for name, kind in statistics.items()},
+            **{f"{split}_{name}": kind for split in sizes.splits for name, kind in statistics.items()},
+            **dict.fromkeys(REFERENCES, pa.float64()),
             **{f"{end}_{name}": kind for end in ("promoted", "suppressed") for name, kind in logits.items()},
         },
         "excerpts": {
@@ -51,6 +54,7 @@ def schemas(sizes: HarvestSizes, context: int) -> dict[str, pa.Schema]:
             **{name: pa.int32() for name in ("interval", "rank", "window", "start", "anchor")},
             "ids": ids,
             "activations": activations,
+            "bigram": activations,
         },
         "pool": {"split": label, **{name: pa.int32() for name in ("window", "start", "anchor", "cluster")}, "ids": ids},
         "vocabulary": {"token": pa.string()},

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from autointerp.activations.pairs import Cells, PairSums
 from autointerp.activations.plan import OUT_OF_CONTEXT, RANDOM, SPLITS, TOP_TOKENS, ArmUnits, Block, HarvestSizes
 from autointerp.activations.sampling import EMPTY, Anchors, BottomK, hashed, in_turn, least_of_each, mixed, salt
 from autointerp.records.unit import Split
@@ -123,7 +124,9 @@ class SplitState:
     """What one split of one arm has come to so far."""
 
     def __init__(self, units: ArmUnits, anchors: Anchors, sizes: HarvestSizes, split: Split, keys: np.ndarray) -> None:
-        n, kept = len(units.units), sizes.of(split)
+        self.name: Split = split
+        """Which split."""
+        n, kept = len(units.units), sizes.splits[split]
         self._anchors, self._sizes, self._keys, self._n = anchors, sizes, keys, n
         self.maximum = np.zeros(n, dtype=np.float32)
         """Highest activation of each unit where it fires."""
@@ -186,24 +189,29 @@ class ArmState:
     """What the harvest of one arm has come to so far: `first` for every batch, `plan`, `second` for every batch."""
 
     def __init__(
-        self, label: str, units: ArmUnits, anchors: Anchors, split: np.ndarray, sizes: HarvestSizes, seed: int
+        self,
+        label: str,
+        units: ArmUnits,
+        anchors: Anchors,
+        split: np.ndarray,
+        cells: Cells,
+        sizes: HarvestSizes,
+        seed: int,
     ) -> None:
-        self.units = units
-        """The arm's units."""
-        self._anchors, self._split, self._sizes, self._seed, self._label = anchors, split, sizes, seed, label
-        self._tokens = anchors.windows.tokens.reshape(-1)
+        self.label, self.units = label, units
+        """The arm's name and units."""
+        self._anchors, self._split, self._sizes, self._seed = anchors, split, sizes, seed
         self._row_of = np.full(int(units.units.max(initial=-1)) + 2, -1)
         self._row_of[units.units] = np.arange(len(units.units))
         keys = hashed(salt(seed, "interval", label), np.asarray(units.units))
-        self.splits: dict[Split, SplitState] = {name: SplitState(units, anchors, sizes, name, keys) for name in SPLITS}
-        """State of each split."""
-        explain = anchors.windows.counted()[split == 0]
-        self.tokens, self.occurrences = np.unique(anchors.windows.tokens[split == 0][explain], return_counts=True)
-        """Token ids of the explain split, and how often each occurs."""
-        self._column = np.zeros(int(self._tokens.max(initial=0)) + 1, dtype=np.int64)
-        self._column[self.tokens] = np.arange(len(self.tokens))
-        self.token_sums = np.zeros((len(self.tokens), len(units.units)), dtype=np.int64)
-        """Sum of each unit's activations over the explain split, by token."""
+        self.splits: dict[Split, SplitState] = {
+            name: SplitState(units, anchors, sizes, name, keys) for name in sizes.splits
+        }
+        """State of each harvested split."""
+        self.pairs = PairSums(cells, len(units.units))
+        """Sums of each unit's activations over tokens and pairs of tokens."""
+        self.squares = np.zeros(len(units.units))
+        """Sum of each unit's squared activations over the score split, in whole steps of `steps`."""
         self.steps = np.ones(len(units.units), dtype=np.float32)
         """Steps of the sums per unit of activation."""
 
@@ -217,9 +225,9 @@ class ArmState:
         highest = np.maximum.reduce([self.units.thresholds, *(state.maximum for state in self.splits.values())])
         self.steps = np.ldexp(np.float32(1), np.minimum(_SUM_BITS - np.frexp(highest)[1], 126)).astype(np.float32)
         top_tokens = self._top_tokens()
-        for code, (name, state) in enumerate(self.splits.items()):
+        for name, state in self.splits.items():
             random = self._random(name, pools[name])
-            elsewhere = self._out_of_context(code, name, state.top, top_tokens)
+            elsewhere = self._out_of_context(name, state.top, top_tokens)
             window, position, group = (np.concatenate(pair, axis=1) for pair in zip(random, elsewhere, strict=True))
             row, column = np.nonzero(window >= 0)
             order = np.argsort(window[row, column], kind="stable")
@@ -234,17 +242,22 @@ class ArmState:
         for state, part in self._parts(batch, block):
             steps = np.rint(part.value * self.steps.take(part.row))
             state.sums += np.bincount(part.row, weights=steps, minlength=len(self.steps)).astype(np.int64)
-            if state is explain:
-                column = self._column.take(self._tokens.take(part.place))
-                at = column * len(self.steps) + part.row
-                np.add.at(self.token_sums.reshape(-1), at, steps.astype(np.int64))
+            fires = part.value > self.units.thresholds.take(part.row)
+            self.pairs.add(state.name, part.place, part.row, steps, fires)
+            if state.name == "score":
+                squares = np.rint(steps.astype(np.float64) ** 2 / 2**_SUM_BITS)
+                self.squares += np.bincount(part.row, weights=squares, minlength=len(self.steps))
             state.admit_intervals(part, self._fired(part), explain.maximum)
             state.fill_planned(part, batch)
+
+    def squared(self) -> np.ndarray:
+        """Sum of each unit's squared activations over the score split."""
+        return self.squares * 2.0**_SUM_BITS / self.steps.astype(np.float64) ** 2
 
     def _parts(self, batch: range, block: Block) -> list[tuple[SplitState, Part]]:
         context = self._anchors.windows.context
         parts = parts_of(block, batch, self._split, self._row_of, context, len(self.units.units))
-        return list(zip(self.splits.values(), parts, strict=True))
+        return [(state, parts[SPLITS.index(name)]) for name, state in self.splits.items()]
 
     def _fired(self, part: Part) -> Part:
         if not self.units.thresholds.any():
@@ -261,20 +274,22 @@ class ArmState:
         return np.where(np.take_along_axis(fresh, order, 1), np.take_along_axis(tokens, order, 1), -1)
 
     def _random(self, name: Split, pool: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        state = hashed(salt(self._seed, "random", name, self._label), np.asarray(self.units.units))
+        state = hashed(salt(self._seed, "random", name, self.label), np.asarray(self.units.units))
         keys = hashed(state[:, None], np.arange(len(pool[0]))[None, :])
-        picked = np.argsort(keys, axis=1)[:, : self._sizes.of(name).random]
+        picked = np.argsort(keys, axis=1)[:, : self._sizes.splits[name].random]
         return pool[0][picked], pool[1][picked], np.full(picked.shape, RANDOM)
 
     def _out_of_context(
-        self, code: int, name: Split, top: BottomK, top_tokens: np.ndarray
+        self, name: Split, top: BottomK, top_tokens: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Window, position and group of each unit's excerpts, of shape (unit, pick); window -1 past their end."""
-        n = self._sizes.of(name).out_of_context
+        n = self._sizes.splits[name].out_of_context
         needed = np.unique(top_tokens[top_tokens >= 0])
         # As many more than are kept as may lie in the unit's top windows.
         k = n + top.keys.shape[1]
-        found = self._anchors.occurrences(self._split == code, needed, k, salt(self._seed, "out of context", name))
+        found = self._anchors.occurrences(
+            self._split == SPLITS.index(name), needed, k, salt(self._seed, "out of context", name)
+        )
         window, position = (np.full((len(top_tokens), n), fill, dtype=np.int32) for fill in (-1, 0))
         for begin in range(0, len(top_tokens) if len(needed) else 0, _UNITS_AT_ONCE):
             units = slice(begin, begin + _UNITS_AT_ONCE)

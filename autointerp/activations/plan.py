@@ -1,6 +1,7 @@
 """What a harvest is asked for, and what its stream gives."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -8,7 +9,7 @@ from jaxtyping import Float32, Int32
 
 from autointerp.records.unit import Group, Split
 
-SPLITS: tuple[Split, ...] = ("explain", "score")
+SPLITS: tuple[Split, ...] = ("explain", "select", "calibrate", "score")
 """The splits in the order of their codes."""
 GROUPS: tuple[Group, ...] = ("top", "interval", "random", "out_of_context")
 """The groups in the order in which a unit's excerpts are kept."""
@@ -89,6 +90,11 @@ class SplitSizes:
     out_of_context: int
     """Occurrences of the unit's top tokens."""
 
+    @classmethod
+    def union(cls, needs: "Sequence[SplitSizes]") -> "SplitSizes":
+        """The most of each group."""
+        return cls(*(max(getattr(each, field.name) for each in needs) for field in fields(cls)))
+
     def __post_init__(self) -> None:
         if self.top < 1 or min(self.per_interval, self.random, self.out_of_context) < 0:
             raise ValueError(f"A unit keeps at least one top excerpt, and no negative number of others: {self}.")
@@ -108,7 +114,40 @@ class HarvestSizes:
     """Kept of the explain split: twice what the protocols show, so that duplicates can be passed over."""
     score: SplitSizes = SplitSizes(top=12, per_interval=4, random=20, out_of_context=40)
     """Kept of the score split."""
+    select: SplitSizes | None = None
+    """Kept of the select split; None where nothing of it is harvested."""
+    calibrate: SplitSizes | None = None
+    """Kept of the calibrate split; None where nothing of it is harvested."""
 
-    def of(self, split: Split) -> SplitSizes:
-        """Excerpts kept of `split`."""
-        return self.explain if split == "explain" else self.score
+    @classmethod
+    def union(cls, needs: "Sequence[HarvestSizes]") -> "HarvestSizes":
+        """The least that holds all of `needs`; a sample is the beginning of any larger one of its kind.
+
+        Raises `ValueError` where they differ in what cannot be joined: tokens, intervals or pool.
+        """
+        first = needs[0]
+        if any((n.excerpt_tokens, n.n_intervals) != (first.excerpt_tokens, first.n_intervals) for n in needs):
+            raise ValueError(f"Harvests of different excerpts cannot be joined: {needs}.")
+        if any(n.pool != first.pool for n in needs):
+            raise ValueError("A pool is drawn whole, so a larger one does not begin with a smaller.")
+        held = {name: [sizes for n in needs if (sizes := n.of(name))] for name in SPLITS}
+        joined = {name: SplitSizes.union(sizes) if sizes else None for name, sizes in held.items()}
+        return replace(first, **joined)
+
+    @property
+    def splits(self) -> dict[Split, SplitSizes]:
+        """The harvested splits with what is kept of them, in the order of their codes."""
+        held: dict[Split, SplitSizes | None] = {name: self.of(name) for name in SPLITS}
+        return {name: sizes for name, sizes in held.items() if sizes is not None}
+
+    def of(self, split: Split) -> SplitSizes | None:
+        """Excerpts kept of `split`; None where nothing of it is harvested."""
+        match split:
+            case "explain":
+                return self.explain
+            case "select":
+                return self.select
+            case "calibrate":
+                return self.calibrate
+            case "score":
+                return self.score

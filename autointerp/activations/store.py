@@ -1,6 +1,7 @@
 """The store that a harvest writes, read back unit by unit."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,25 +14,12 @@ import pyarrow.parquet as pq
 
 from autointerp.activations.layout import MANIFEST, VERSION, digest, file_of, schemas
 from autointerp.activations.plan import GROUPS, SPLITS, HarvestSizes, SplitSizes
+from autointerp.activations.references import REFERENCES
 from autointerp.records.unit import Excerpt, LogitEffect, Pool, Split, SplitStatistics, Unit, UnitRecord
 from sae.corpus.windows import Windows
 from sae.errors import UserError
 
 _REMEDY = "Make it with `autointerp resume`, or with `autointerp harvest`."
-
-
-@dataclass(frozen=True, slots=True)
-class Funnel:
-    """How many units of an arm can be evaluated, and why the others cannot; the reasons exclude each other."""
-
-    units: int
-    """Harvested."""
-    dead: int
-    """Never fire in the explain split."""
-    silent_in_score: int
-    """Fire there, but never in the score split."""
-    too_few: int
-    """Fire in both, but have fewer excerpts than needed in one of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,12 +64,12 @@ class Store:
             if digest(file_of(self.directory, name)) != facts["sha256"]:
                 raise UserError(f"{file_of(self.directory, name)} was changed or is damaged.", do=_REMEDY)
 
-    @property
+    @cached_property
     def sizes(self) -> HarvestSizes:
         """How much was kept of each unit."""
         sizes: dict[str, Any] = dict(self.manifest["sizes"])
-        explain, score = SplitSizes(**sizes.pop("explain")), SplitSizes(**sizes.pop("score"))
-        return HarvestSizes(**sizes, explain=explain, score=score)
+        sizes |= {name: SplitSizes(**sizes[name]) for name in SPLITS if sizes[name] is not None}
+        return HarvestSizes(**sizes)
 
     @cached_property
     def windows(self) -> Windows:
@@ -91,7 +79,7 @@ class Store:
 
     @property
     def split(self) -> np.ndarray:
-        """Code of every window: 0 explain, 1 score, -1 in neither."""
+        """Code of every window: its place in `SPLITS`, -1 in none."""
         return self._windows["split"]
 
     @property
@@ -119,11 +107,12 @@ class Store:
         return UnitRecord(
             unit=self.units[row],
             threshold=float(columns["threshold"][row]),
-            statistics={split: self._statistics(split, row) for split in SPLITS},
+            statistics={split: self._statistics(split, row) for split in self.sizes.splits},
             excerpts=self._record_excerpts(row),
             promoted=self._effects("promoted", row),
             suppressed=self._effects("suppressed", row),
             token_means=dict(zip(tokens.tolist(), means.tolist(), strict=True)),
+            references={name: value for name in REFERENCES if not math.isnan(value := float(columns[name][row]))},
         )
 
     def pool(self, split: Split) -> Pool:
@@ -131,17 +120,6 @@ class Store:
         columns = self._columns("pool", SPLITS)
         chosen = columns["split"] == SPLITS.index(split)
         return Pool(*(columns[name][chosen] for name in ("window", "start", "cluster", "ids")))
-
-    def funnel(self, arm: str, fewest: int = 20) -> Funnel:
-        """How the units of `arm` fare when a unit needs `fewest` excerpts in each split."""
-        columns, excerpts = self._units, self._excerpts
-        mine = columns["arm"] == self.manifest["arms"].index(arm)
-        fired = [columns[f"{split}_fired"][mine] > 0 for split in SPLITS]
-        owner = np.repeat(np.arange(len(mine)), np.diff(self._borders["excerpts"]))
-        n = np.bincount(owner * len(SPLITS) + excerpts["split"], minlength=len(mine) * len(SPLITS))
-        few = (n.reshape(-1, len(SPLITS))[mine] < fewest).any(1)
-        both = fired[0] & fired[1]
-        return Funnel(*(int(which.sum()) for which in (mine, ~fired[0], fired[0] & ~fired[1], both & few)))
 
     @cached_property
     def _row(self) -> dict[tuple[str, int], int]:
@@ -190,10 +168,9 @@ class Store:
         table, mine, text = self._excerpts, self._slice("excerpts", row), self.vocabulary
         numbers = {name: table[name][mine].tolist() for name in ("window", "start", "anchor", "interval")}
         clusters = self.cluster[table["window"][mine]].tolist()
-        found: dict[Split, list[Excerpt]] = {split: [] for split in SPLITS}
-        for i, (split, group, ids, activations) in enumerate(
-            zip(*(table[name][mine].tolist() for name in ("split", "group", "ids", "activations")), strict=True)
-        ):
+        found: dict[Split, list[Excerpt]] = {split: [] for split in self.sizes.splits}
+        listed = (table[name][mine].tolist() for name in ("split", "group", "ids", "activations", "bigram"))
+        for i, (split, group, ids, activations, bigram) in enumerate(zip(*listed, strict=True)):
             found[SPLITS[split]].append(
                 Excerpt(
                     window=numbers["window"][i],
@@ -205,6 +182,7 @@ class Store:
                     anchor=numbers["anchor"][i],
                     group=GROUPS[group],
                     interval=numbers["interval"][i],
+                    bigram=tuple(bigram) if SPLITS[split] != "explain" else (),
                 )
             )
         return {split: tuple(excerpts) for split, excerpts in found.items()}

@@ -5,12 +5,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from autointerp import notation
+from autointerp.activations.plan import HarvestSizes, SplitSizes
 from autointerp.records.explanation import Evidence, EvidenceExcerpt, Failure
-from autointerp.records.unit import Excerpt, UnitRecord
+from autointerp.records.trial import Question
+from autointerp.records.unit import Excerpt, Split, UnitRecord
 from autointerp.scorers.simulation import N_INTERVALS, GroupSizes, SimulationScorer, choose
 
 _EVIDENCE = GroupSizes(top=10, per_interval=2, random=5, out_of_context=10)
 _TRIAL = GroupSizes(top=6, per_interval=2, random=10, out_of_context=20)
+_KEPT = SplitSizes(top=20, per_interval=4, random=15, out_of_context=30)
+_HARVEST = HarvestSizes(explain=_KEPT, select=_KEPT, score=_KEPT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,26 +27,18 @@ class Monosemanticity2023:
 
     name: str = "monosemanticity-2023"
     """What configurations and tables call it."""
+    question: Question = "levels"
+    """A level per token."""
     top_level: int = 9
     """Highest level."""
-    excerpt_tokens: int = 9
-    """Tokens of an excerpt: the paper's anchor with 4 on either side."""
-    n_intervals: int = N_INTERVALS
-    """Equal activation intervals that are sampled besides the top excerpts."""
     fewest: int = 20
     """Excerpts, duplicates removed, below which a unit is dropped."""
     evidence_sizes: GroupSizes = _EVIDENCE
     """The 49 excerpts shown to the explainer."""
     trial_sizes: GroupSizes = _TRIAL
     """The 60 excerpts to be predicted."""
-    harvest_top: int = 20
-    """Top excerpts to harvest per split: more than are used, so that duplicates can be passed over."""
-    harvest_per_interval: int = 4
-    """Excerpts to harvest per interval and split, with the same to spare."""
-    harvest_random: int = 15
-    """Random excerpts to harvest per split, with some to spare."""
-    harvest_out_of_context: int = 30
-    """Excerpts of top tokens elsewhere to harvest per split, with some to spare."""
+    harvest: HarvestSizes = _HARVEST
+    """More than is used of every group, so that duplicates can be passed over."""
     seed: int = 0
     """Of the order of a trial's items and of the resamples behind intervals."""
 
@@ -64,9 +60,11 @@ class Monosemanticity2023:
             top_level=self.top_level,
         )
 
-    def scorer(self) -> SimulationScorer:
+    def scorer(self, split: Split = "score") -> SimulationScorer:
         """Poses and scores the 60 excerpts."""
-        return SimulationScorer(sizes=self.trial_sizes, top_level=self.top_level, fewest=self.fewest, seed=self.seed)
+        return SimulationScorer(
+            sizes=self.trial_sizes, top_level=self.top_level, fewest=self.fewest, seed=self.seed, split=split
+        )
 
     def _shown(self, excerpt: Excerpt, maximum: float) -> EvidenceExcerpt:
         levels = notation.quantise(np.array(excerpt.activations), maximum, self.top_level)

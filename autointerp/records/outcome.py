@@ -41,10 +41,12 @@ class OutcomeStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one unit ended: scored or failed, never neither."""
+    """How one unit ended under one protocol: scored or failed, never neither."""
 
     unit: Unit
     """Which one."""
+    protocol: str
+    """Under which protocol; a unit ends once under each."""
     order: int
     """Its place in the admission order, counted from 0."""
     statistics: OutcomeStatistics

@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int32
+
+Question: TypeAlias = Literal["levels"]
+"""What is asked of an item: a level for each of its tokens."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,15 @@
 """What is explained, and what the harvest knows of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int32
 
-Split: TypeAlias = Literal["explain", "score"]
-"""Half of the corpus by document cluster: an explainer sees the one, scores come from the other."""
+Split: TypeAlias = Literal["explain", "select", "calibrate", "score"]
+"""Part of the corpus by document cluster: an explainer sees the first, the best of several explanations is chosen on
+the second, predictions are rescaled by the third, scores come from the last."""
 
 Group: TypeAlias = Literal["top", "interval", "random", "out_of_context"]
 """Why an excerpt was drawn: the highest activations; one of 12 equal intervals of (0, maximum]; uniformly at
@@ -49,6 +50,10 @@ class Excerpt:
     """Why it was drawn."""
     interval: int
     """1 to 12 for the interval of the anchor's activation, 0 where the anchor does not fire."""
+    bigram: tuple[float, ...] = ()
+    """`bigram`'s prediction at each token: the unit's mean activation on the pair of it and the token before it over
+    the explain split, or on the token where that pair is unknown. Empty in the explain split, and where a source has
+    no such table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +96,19 @@ class UnitRecord:
     threshold: float
     """Activation above which it fires; 0 for rectified units."""
     statistics: Mapping[Split, SplitStatistics]
-    """Per split."""
+    """Per harvested split: always of ``explain`` and ``score``, of others where a protocol needs them."""
     excerpts: Mapping[Split, tuple[Excerpt, ...]]
-    """Per split, all groups, in a fixed order: top by falling activation, interval by interval then by hash, the
-    others by draw."""
+    """Per harvested split, all groups, in a fixed order: top by falling activation, interval by interval then by hash,
+    the others by draw."""
     promoted: tuple[LogitEffect, ...]
     """Ten highest logit weights, falling; empty where the site has no direct path to the logits."""
     suppressed: tuple[LogitEffect, ...]
     """Ten lowest logit weights, rising."""
     token_means: Mapping[int, float]
     """`unigram`: mean activation per token id over the explain split; absent means 0."""
+    references: Mapping[str, float] = field(default_factory=dict[str, float])
+    """What `unigram` and `bigram` reach over every position of the score split, by name (``unigram_pearson``,
+    ``bigram_auprc`` and so on); absent where it is undefined, or where a source does not know it."""
 
     @property
     def maximum(self) -> float:

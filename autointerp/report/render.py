@@ -27,25 +27,38 @@ _NANO = 1e9
 """Nano-dollars per dollar."""
 
 
-def render(comparison: Comparison, output: Format, width: int = 120) -> str:
-    """`comparison` for standard output; `width` is the number of characters per line of a ``table``.
+def render(comparisons: Mapping[str, Comparison], output: Format, width: int = 120) -> str:
+    """Each protocol's comparison for standard output; `width` is the number of characters per line of a ``table``.
 
-    In a table the verdict and the differences come last, because a terminal shows the end.
+    In a table the headline protocol, the verdict and the differences come last, because a terminal shows the end.
     """
     match output:
         case "table":
-            lines = (textwrap.fill(line, width) for line in verdict(comparison).splitlines())
-            return as_table(reversed(grids(comparison)), width) + "\n" + "\n".join(lines)
+            parts = [_as_text(name, each, width) for name, each in comparisons.items()]
+            return "\n\n".join(reversed(parts))
         case "md":
-            said = verdict(comparison).replace("\n", "\n\n")
-            return "\n\n".join(["# Comparison", said, *map(as_markdown, grids(comparison))])
+            return "\n\n".join(_as_page(name, each) for name, each in comparisons.items())
         case "json":
-            return as_json(comparison)
+            return as_json(comparisons)
         case "csv":
-            rows = ([row.get(column, "") for column in _CSV_COLUMNS] for row in _csv_rows(comparison))
-            return _as_csv(_CSV_COLUMNS, rows)
+            rows = (
+                [name, *(row.get(column, "") for column in _CSV_COLUMNS)]
+                for name, each in comparisons.items()
+                for row in _csv_rows(each)
+            )
+            return _as_csv(("protocol", *_CSV_COLUMNS), rows)
         case _:
             assert_never(output)
+
+
+def _as_text(protocol: str, comparison: Comparison, width: int) -> str:
+    lines = (textwrap.fill(line, width) for line in verdict(comparison).splitlines())
+    return as_table(reversed(grids(comparison)), width) + f"\n{protocol}\n" + "\n".join(lines)
+
+
+def _as_page(protocol: str, comparison: Comparison) -> str:
+    said = verdict(comparison).replace("\n", "\n\n")
+    return "\n\n".join([f"# Comparison under {protocol}", said, *map(as_markdown, grids(comparison))])
 
 
 def render_estimate(

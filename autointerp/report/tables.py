@@ -23,7 +23,10 @@ from sae.errors import UserError
 SCORES, EXPLANATIONS, SUMMARY_JSON, SUMMARY_MD = "scores.parquet", "explanations.parquet", "summary.json", "summary.md"
 _SCHEMA = 1
 _METADATA = b"autointerp"
-_UNIT = [("arm", pa.string()), ("index", pa.int32()), ("name", pa.string()), ("order", pa.int32())]
+_UNIT = [
+    *(("arm", pa.string()), ("index", pa.int32()), ("name", pa.string())),
+    *(("order", pa.int32()), ("protocol", pa.string())),
+]
 _FAILURE = [("failure_stage", pa.string()), ("failure_kind", pa.string()), ("failure_message", pa.string())]
 _SCORES = pa.schema([
     *_UNIT,
@@ -42,10 +45,10 @@ _SCORES = pa.schema([
     ("constant", pa.bool_()),
     *_FAILURE,
 ])  # fmt: skip
-"""One row per unit and measure; one row with the failure for a unit without a score. `density`, `maximum` and `mean`
-are the explain split's, `density_score` the score split's."""
+"""One row per unit, protocol and measure; one with the failure for a unit without a score. `density`, `maximum` and
+`mean` are the explain split's, `density_score` the score split's."""
 _EXPLANATIONS = pa.schema([*_UNIT, ("explainer", pa.string()), ("text", pa.string()), *_FAILURE])
-"""One row per unit; all null beside the unit where no explanation was asked for."""
+"""One row per unit and protocol; all null beside the unit where no explanation was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ class Rows:
     """What `compare` needs, as the files of results hold it."""
 
     outcomes: tuple[Outcome, ...] = field(repr=False)
-    """Of every unit that ended, in admission order."""
+    """Of every unit that ended, in admission order, the protocols of each together."""
     arms: tuple[ArmInfo, ...]
     """In the order of the comparison."""
     reference: str
@@ -62,18 +65,38 @@ class Rows:
     """Of every bootstrap."""
 
 
-def write_tables(run_dir: Path, outcomes: Sequence[Outcome], comparison: Comparison) -> list[Path]:
-    """Write the rows of all `outcomes`, counted or not, and the summary into `run_dir`; each file appears whole."""
+def by_protocol(outcomes: Iterable[Outcome]) -> dict[str, tuple[Outcome, ...]]:
+    """The outcomes under each protocol, the headline first: units name their protocols in the run's order."""
+    found: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        found.setdefault(outcome.protocol, []).append(outcome)
+    return {name: tuple(own) for name, own in found.items()}
+
+
+def folders(run_dir: Path, protocols: Iterable[str]) -> dict[str, Path]:
+    """Where each protocol's summary and figures lie: the first in `run_dir`, any other in a folder of its name."""
+    return {name: run_dir / name if number else run_dir for number, name in enumerate(protocols)}
+
+
+def write_tables(run_dir: Path, outcomes: Sequence[Outcome], comparisons: Mapping[str, Comparison]) -> list[Path]:
+    """Write the rows of all `outcomes`, counted or not, and each protocol's summary; each file appears whole."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    ordered = sorted(outcomes, key=lambda outcome: outcome.order)
-    arms = [asdict(arm.info) for arm in comparison.arms]
-    how = {"schema": _SCHEMA, "arms": arms, "reference": comparison.reference, "seed": comparison.seed}
-    summary = {"schema": _SCHEMA, "verdict": verdict(comparison), **plain(comparison)}
+    place = {name: number for number, name in enumerate(comparisons)}
+    ordered = sorted(outcomes, key=lambda outcome: (outcome.order, place[outcome.protocol]))
+    headline = next(iter(comparisons.values()))
+    arms = [asdict(arm.info) for arm in headline.arms]
+    how = {"schema": _SCHEMA, "arms": arms, "reference": headline.reference, "seed": headline.seed}
     _write_parquet(run_dir / SCORES, (row for each in ordered for row in _score_rows(each)), _SCORES, how)
     write_explanations(run_dir, ordered)
-    _write_text(run_dir / SUMMARY_JSON, as_json(summary) + "\n")
-    _write_text(run_dir / SUMMARY_MD, render(comparison, "md") + "\n")
-    return [run_dir / name for name in (SCORES, EXPLANATIONS, SUMMARY_JSON, SUMMARY_MD)]
+    written = [run_dir / SCORES, run_dir / EXPLANATIONS]
+    for name, folder in folders(run_dir, comparisons).items():
+        folder.mkdir(exist_ok=True)
+        comparison = comparisons[name]
+        summary = {"schema": _SCHEMA, "protocol": name, "verdict": verdict(comparison), **plain(comparison)}
+        _write_text(folder / SUMMARY_JSON, as_json(summary) + "\n")
+        _write_text(folder / SUMMARY_MD, render({name: comparison}, "md") + "\n")
+        written += [folder / SUMMARY_JSON, folder / SUMMARY_MD]
+    return written
 
 
 def write_explanations(run_dir: Path, outcomes: Sequence[Outcome]) -> None:
@@ -83,24 +106,25 @@ def write_explanations(run_dir: Path, outcomes: Sequence[Outcome]) -> None:
     """
     path = run_dir / EXPLANATIONS
     before = _read_parquet(path, _EXPLANATIONS)[0] if path.exists() else []
-    rows = {(row["arm"], row["index"]): row for row in [*before, *map(_explanation_row, outcomes)]}
+    every = [*before, *map(_explanation_row, outcomes)]
+    rows = {(row["arm"], row["index"], row["protocol"]): row for row in every}
     ordered = sorted(rows.values(), key=lambda row: row["order"])
     _write_parquet(path, ordered, _EXPLANATIONS, {"schema": _SCHEMA})
 
 
 def count_outcomes(run_dir: Path) -> int:
-    """Units that the scores on disk hold; 0 where there are none that can be read."""
+    """Outcomes that the scores on disk hold; 0 where there are none that can be read."""
     try:
         return len(read_outcomes(run_dir).outcomes)
     except UserError:
         return 0
 
 
-def read_explanations(run_dir: Path) -> dict[Unit, Explanation | Failure]:
-    """What `write_explanations` wrote, without the units that were never explained; raises `UserError`."""
+def read_explanations(run_dir: Path) -> dict[tuple[Unit, str], Explanation | Failure]:
+    """By unit and protocol, what `write_explanations` wrote, without what was never explained; raises `UserError`."""
     rows, _ = _read_parquet(run_dir / EXPLANATIONS, _EXPLANATIONS)
-    found = ((Unit(row["arm"], row["index"], row["name"]), _explanation(row)) for row in rows)
-    return {unit: explanation for unit, explanation in found if explanation is not None}
+    found = ((_unit(row), row["protocol"], _explanation(row)) for row in rows)
+    return {(unit, protocol): said for unit, protocol, said in found if said is not None}
 
 
 def read_outcomes(run_dir: Path) -> Rows:
@@ -111,7 +135,8 @@ def read_outcomes(run_dir: Path) -> Rows:
     scores, how = _read_parquet(run_dir / SCORES, _SCORES)
     explanations = read_explanations(run_dir)
     try:
-        outcomes = [_outcome(list(rows), explanations) for _, rows in groupby(scores, key=lambda row: row["order"])]
+        ends = groupby(scores, key=lambda row: (row["order"], row["protocol"]))
+        outcomes = [_outcome(list(rows), explanations) for _, rows in ends]
         return Rows(tuple(outcomes), tuple(ArmInfo(**arm) for arm in how["arms"]), how["reference"], how["seed"])
     except (KeyError, TypeError) as error:
         raise _malformed(run_dir / SCORES, error) from error
@@ -147,7 +172,8 @@ def _explanation_row(outcome: Outcome) -> dict[str, Any]:
 
 
 def _unit_cells(outcome: Outcome) -> dict[str, object]:
-    return {"arm": outcome.unit.arm, "index": outcome.unit.index, "name": outcome.unit.name, "order": outcome.order}
+    unit = {"arm": outcome.unit.arm, "index": outcome.unit.index, "name": outcome.unit.name}
+    return {**unit, "order": outcome.order, "protocol": outcome.protocol}
 
 
 def _failure_cells(failure: Failure) -> dict[str, object]:
@@ -162,14 +188,19 @@ def _measure_cells(measure: Measure | Undefined) -> dict[str, object]:
             return {"value": value, "low": low, "high": high}
 
 
-def _outcome(rows: list[dict[str, Any]], explanations: Mapping[Unit, Explanation | Failure]) -> Outcome:
+def _unit(row: Mapping[str, Any]) -> Unit:
+    return Unit(row["arm"], row["index"], row["name"])
+
+
+def _outcome(rows: list[dict[str, Any]], explanations: Mapping[tuple[Unit, str], Explanation | Failure]) -> Outcome:
     first = rows[0]
-    unit = Unit(first["arm"], first["index"], first["name"])
+    unit, protocol = _unit(first), first["protocol"]
     return Outcome(
         unit,
+        protocol,
         first["order"],
         OutcomeStatistics(first["density"], first["density_score"], first["maximum"], first["mean"]),
-        explanations.get(unit),
+        explanations.get((unit, protocol)),
         _failure(first) or _score(rows),
     )
 

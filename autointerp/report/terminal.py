@@ -150,12 +150,12 @@ def _rate(done: int, seconds: float) -> float:
     return done / seconds if seconds > 0 else 0.0
 
 
-def print_unit(record: UnitRecord, outcome: Outcome | None) -> None:
-    """Print one unit on standard output; None where it has not ended yet."""
-    Console(highlight=False).print(show_unit(record, outcome))
+def print_unit(record: UnitRecord, outcomes: Sequence[Outcome]) -> None:
+    """Print one unit on standard output, with its outcome under each protocol, if it has ended."""
+    Console(highlight=False).print(show_unit(record, outcomes))
 
 
-def show_unit(record: UnitRecord, outcome: Outcome | None) -> RenderableType:
+def show_unit(record: UnitRecord, outcomes: Sequence[Outcome]) -> RenderableType:
     """One unit: how often it fires, its explanation and scores, its logits, and excerpts of the explain documents.
 
     A token's background is the stronger orange the higher its activation; the number before an excerpt is the
@@ -167,8 +167,8 @@ def show_unit(record: UnitRecord, outcome: Outcome | None) -> RenderableType:
         f"maximum {explain.maximum:.4g}   mean {explain.mean:.3g}"
     )
     parts: list[RenderableType] = [Text(f"{record.unit.arm} {record.unit.name}", style="bold"), Text(facts), Text()]
-    if outcome is not None:
-        parts += [*_said(outcome), Text()]
+    for outcome in outcomes:
+        parts += [Text(outcome.protocol, style="bold"), *_said(outcome), Text()]
     if record.promoted or record.suppressed:
         parts += [_logits("promotes", record.promoted), _logits("suppresses", record.suppressed), Text()]
     return Group(*parts, Text("excerpts of the explain documents", style="bold"), _excerpts(record))

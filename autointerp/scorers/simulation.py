@@ -11,7 +11,7 @@ from jaxtyping import Float
 from autointerp import notation, statistics
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.trial import Item, Measure, Prediction, Score, Trial, Undefined
-from autointerp.records.unit import Excerpt, Group, UnitRecord
+from autointerp.records.unit import Excerpt, Group, Split, UnitRecord
 from autointerp.seams import Source
 
 N_INTERVALS = 12
@@ -110,17 +110,21 @@ class SimulationScorer:
     """Share of items that must have a prediction for any measure to be defined."""
     seed: int = 0
     """Of the items' order and of the resamples."""
+    split: Split = "score"
+    """Whose excerpts are posed."""
 
     def pose(self, record: UnitRecord, explanation: Explanation, source: Source) -> Trial | Failure:  # noqa: ARG002
-        """A trial from the record's score excerpts, in an order of the unit's own.
+        """A trial from the record's excerpts of the split, in an order of the unit's own.
 
         A `Failure` (``silent_in_score``, ``too_few_excerpts``) where the unit never fires there or has too few.
         """
-        if not record.statistics["score"].fired:
-            return Failure("pose", "silent_in_score", "The unit never fires in the score documents.")
-        chosen = choose(record.excerpts["score"], self.sizes)
+        if not record.statistics[self.split].fired:
+            message = f"The unit never fires in the {self.split} documents."
+            return Failure("pose", f"silent_in_{self.split}", message)
+        chosen = choose(record.excerpts[self.split], self.sizes)
         if len(chosen) < self.fewest:
-            return Failure("pose", "too_few_excerpts", f"{len(chosen)} score excerpts; {self.fewest} are needed.")
+            message = f"{len(chosen)} {self.split} excerpts; {self.fewest} are needed."
+            return Failure("pose", "too_few_excerpts", message)
         rng = np.random.default_rng([self.seed, zlib.crc32(record.unit.arm.encode()), record.unit.index])
         chosen = [chosen[i] for i in rng.permutation(len(chosen))]
         return Trial(

@@ -13,8 +13,11 @@ from sae.corpus.document import Document
 from sae.corpus.windows import SHORTEST, Windows
 from sae.errors import UserError, nearest
 
-HALVES: Mapping[str, float] = MappingProxyType({"explain": 0.5, "score": 0.5})
-"""Share of the clusters per split. The first split is the one that explanations come from."""
+SHARES: Mapping[str, float] = MappingProxyType({"explain": 0.45, "select": 0.05, "calibrate": 0.05, "score": 0.45})
+"""Share of the clusters per split. The first is the one that explanations (and autoencoders) are made of, the last the
+one that scores come from: both need as many rare firings as there are. Choosing among a few explanations and fitting
+the two numbers of a calibration need few, so these splits take little from either side of the middle: whatever was
+held out from the first half of a corpus still is."""
 DROPPED = -1
 
 
@@ -25,13 +28,13 @@ class Splits:
     names: tuple[str, ...]
     """The splits; codes index into them. The first is the one that explanations come from."""
     code: Int8[np.ndarray, " window"]
-    """Split of each window; -1 for one that was dropped because an explain document has its tokens verbatim."""
+    """Split of each window; -1 for one that was dropped because an earlier split has its tokens verbatim."""
     cluster: Int32[np.ndarray, " window"]
     """Near-duplicate cluster of the window's document."""
 
     @property
     def dropped(self) -> int:
-        """Windows that belong to no split because an explain document has their tokens verbatim."""
+        """Windows that belong to no split because a document of an earlier one has their tokens verbatim."""
         return int((self.code == DROPPED).sum())
 
     def rows(self, split: str) -> Int64[np.ndarray, " row"]:
@@ -42,19 +45,21 @@ class Splits:
 
 
 def split_windows(
-    windows: Windows, documents: Sequence[Document], clusters: Clusters, shares: Mapping[str, float] = HALVES
+    windows: Windows, documents: Sequence[Document], clusters: Clusters, shares: Mapping[str, float] = SHARES
 ) -> Splits:
     """Give every cluster to the split that the hash of its key names, whatever else the corpus holds.
 
-    Windows of the other splits whose tokens occur verbatim anywhere in a document of the first are dropped. Raises
-    `UserError` where a split stays empty or a leak is found.
+    Windows whose tokens occur verbatim anywhere in a document of the first split are dropped from all others, and
+    those of a middle split's documents from the last. Raises `UserError` where the first or the last split stays
+    empty, or a leak is found.
     """
     by_cluster = np.array([_share_of(key, tuple(shares.values())) for key in clusters.keys], dtype=np.int8)
     cluster = clusters.index[windows.document]
     code = by_cluster[cluster]
-    code[occurs_in(windows, code != 0, code == 0)] = DROPPED
+    for needles, hay in _kept_apart(len(shares)):
+        code[occurs_in(windows, np.isin(code, needles), np.isin(code, hay))] = DROPPED
     splits = Splits(tuple(shares), code, cluster)
-    for name in splits.names:
+    for name in (splits.names[0], splits.names[-1]):
         if not len(splits.rows(name)):
             raise UserError(
                 f"The {name} split of the corpus is empty.",
@@ -66,16 +71,18 @@ def split_windows(
 
 
 def check_no_leak(splits: Splits, windows: Windows, documents: Sequence[Document]) -> None:
-    """Raise `UserError` where two splits share a document or a cluster, or a window occurs in an explain document."""
+    """Raise `UserError` where two splits share a document or a cluster, or a window occurs where it must not."""
     for owners, what in ((windows.document, "document"), (splits.cluster, "cluster")):
         for owner, held in _in_two_splits(owners, splits.code):
             at = int(windows.document[owners == owner][0])
             names = " and ".join(splits.names[i] for i in held)
             raise UserError(f"A leak: the {what} of {documents[at].id} is in the splits {names}.")
-    copied = np.flatnonzero(occurs_in(windows, splits.code > 0, splits.code == 0))
-    if len(copied):
-        example = documents[int(windows.document[copied[0]])].id
-        raise UserError(f"A leak: {len(copied)} windows, such as one of {example}, occur in explain documents.")
+    for needles, hay in _kept_apart(len(splits.names)):
+        copied = np.flatnonzero(occurs_in(windows, np.isin(splits.code, needles), np.isin(splits.code, hay)))
+        if len(copied):
+            example = documents[int(windows.document[copied[0]])].id
+            where = " or ".join(splits.names[code] for code in hay)
+            raise UserError(f"A leak: {len(copied)} windows, such as one of {example}, occur in {where} documents.")
 
 
 def occurs_in(
@@ -101,6 +108,12 @@ def occurs_in(
         same = rows[lengths == length]
         found[same] = np.isin(_heads(windows, same, length), runs.at(starts, length))
     return found
+
+
+def _kept_apart(n: int) -> list[tuple[range, range]]:
+    """Codes of the splits whose windows must not occur, and of those in whose documents they must not."""
+    apart = [(range(1, n), range(1))]
+    return [*apart, (range(n - 1, n), range(1, n - 1))] if n > 2 else apart
 
 
 def _heads(windows: Windows, rows: Int64[np.ndarray, " row"], n: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from autointerp.activations.harvest import ArmUnits, HarvestSizes, harvest
-from autointerp.activations.plan import LogitTokens, SplitSizes
+from autointerp.activations.plan import SPLITS, LogitTokens, SplitSizes
 from autointerp.activations.store import Store
 from sae.corpus.windows import Windows
 
@@ -92,8 +92,9 @@ def world(seed: int = 0, n_windows: int = 40, context: int = 12, first: int = 1,
     tokens[np.arange(context) >= length[:, None]] = 0
     document = np.arange(n_windows, dtype=np.int32) // 3
     windows = Windows(tokens, length.astype(np.int32), document, np.zeros(n_windows, dtype=np.int32), first)
-    split = rng.choice([0, 1, -1], p=[0.45, 0.45, 0.1], size=document.max() + 1).astype(np.int8)[document]
-    split[:6] = [0, 0, 0, 1, 1, 1]
+    explain, score = SPLITS.index("explain"), SPLITS.index("score")
+    split = rng.choice([explain, score, -1], p=[0.45, 0.45, 0.1], size=document.max() + 1).astype(np.int8)[document]
+    split[:6] = [explain, explain, explain, score, score, score]
     dense = {}
     for arm, density in (("features", 0.3), ("neurons", 0.7)):
         value = np.round(rng.exponential(1, (n_windows, context, n_units)), 2 if arm == "features" else 6) + 0.01

@@ -7,6 +7,8 @@ from autointerp.records.outcome import ArmInfo, ArmKind, Outcome, OutcomeStatist
 from autointerp.records.trial import Measure, Score, Undefined
 from autointerp.records.unit import Unit
 
+PROTOCOL = "monosemanticity-2023"
+
 
 def arm_info(label: str, n: int, kind: ArmKind = "features") -> ArmInfo:
     """An arm of `n` units."""
@@ -26,6 +28,7 @@ def outcome(
     measures = {"spearman": headline, "pearson": headline, "unigram_spearman": measure(0.25)}
     return Outcome(
         Unit(arm, index, str(index)),
+        PROTOCOL,
         order,
         OutcomeStatistics(density, density, 1.0, density / 2),
         failure or Explanation(f"fires on {index}", "lookup"),
@@ -51,7 +54,7 @@ def _unit(rng: np.random.Generator, order: int, arm: str, index: int) -> Outcome
         kind = "dead" if rng.random() < 0.5 else "too_few"
         dead = OutcomeStatistics(0.0, 0.0, 0.0, 0.0) if kind == "dead" else statistics
         failure = Failure("evidence", kind, "Too rare to explain.")
-        return Outcome(unit, order, dead, failure, failure)
+        return Outcome(unit, PROTOCOL, order, dead, failure, failure)
     base = float(np.clip(rng.beta(5, 4) if features else rng.beta(3.5, 6.5), 0, 1))
     floor = base * float(rng.uniform(0.6, 1.1))
     names = {
@@ -68,4 +71,6 @@ def _unit(rng: np.random.Generator, order: int, arm: str, index: int) -> Outcome
     if rng.random() < 0.02:
         measures["spearman_interval_12"] = Undefined("fewer than 2 different values")
     explanation = Explanation(f"token table of {arm} {index}", "lookup")
-    return Outcome(unit, order, statistics, explanation, Score(measures, "spearman", 60, 0, constant=base < 0.05))
+    return Outcome(
+        unit, PROTOCOL, order, statistics, explanation, Score(measures, "spearman", 60, 0, constant=base < 0.05)
+    )

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from autointerp.activations.harvest import harvest
 from autointerp.activations.passes import interval_of
-from autointerp.activations.plan import ArmUnits, SplitSizes
+from autointerp.activations.plan import SPLITS, ArmUnits, SplitSizes
 from autointerp.activations.store import Store
 from autointerp.records.unit import Excerpt, Split, UnitRecord
 from tests.autointerp.harvests import SMALL, VOCABULARY, World, batches_of, world
 
 SEEDS = range(4)
-CODE: dict[Split, int] = {"explain": 0, "score": 1}
+CODE: dict[Split, int] = {"explain": SPLITS.index("explain"), "score": SPLITS.index("score")}
 N = SMALL.n_intervals
 
 
@@ -180,13 +180,14 @@ def test_unit_that_fires_only_in_score_has_its_firings_in_the_last_interval(tmp_
     value[made.split == 0, :, 2] = 0
     store = made.harvest(tmp_path)
     record = store.record(store.units[2])
-    fired = int((value[made.split == 1, :, 2] > 0).sum())
+    fired = int((value[made.split == SPLITS.index("score"), :, 2] > 0).sum())
     assert record.statistics["explain"].fired == record.maximum == 0
     assert record.statistics["score"].interval_counts == (0, 0, 0, fired)
     assert record.statistics["score"].mean > 0
     assert {e.group for e in record.excerpts["explain"]} == {"random"}
     assert {e.group for e in record.excerpts["score"]} == {"top", "interval", "random"}
-    assert store.funnel("features", 1).dead == dead + 1
+    records = [store.record(unit) for unit in store.units if unit.arm == "features"]
+    assert sum(not each.statistics["explain"].fired for each in records) == dead + 1
 
 
 @given(st.floats(1e-6, 1e6), st.floats(0.01, 1.5), st.integers(1, 20))

@@ -80,12 +80,14 @@ def test_fewer_than_twenty_different_excerpts_are_too_few(different: int) -> Non
 def test_the_preset_has_the_papers_sizes() -> None:
     """49 and 60 excerpts of 9 tokens, levels 0 to 9, 12 intervals; the harvest keeps spares of every group."""
     assert PROTOCOL.name == "monosemanticity-2023"
-    assert (PROTOCOL.top_level, PROTOCOL.excerpt_tokens, PROTOCOL.n_intervals, PROTOCOL.fewest) == (9, 9, 12, 20)
+    assert (PROTOCOL.top_level, PROTOCOL.fewest) == (9, 20)
+    assert (PROTOCOL.harvest.excerpt_tokens, PROTOCOL.harvest.n_intervals) == (9, 12)
     assert (PROTOCOL.evidence_sizes.total, PROTOCOL.trial_sizes.total) == (49, 60)
     scorer = PROTOCOL.scorer()
     assert (scorer.sizes, scorer.top_level, scorer.fewest) == (PROTOCOL.trial_sizes, 9, 20)
-    for sizes in (PROTOCOL.evidence_sizes, PROTOCOL.trial_sizes):
-        assert PROTOCOL.harvest_top > sizes.top
-        assert PROTOCOL.harvest_per_interval > sizes.per_interval
-        assert PROTOCOL.harvest_random > sizes.random
-        assert PROTOCOL.harvest_out_of_context > sizes.out_of_context
+    shown = (PROTOCOL.evidence_sizes, PROTOCOL.trial_sizes)
+    for kept, sizes in zip((PROTOCOL.harvest.explain, PROTOCOL.harvest.score), shown, strict=True):
+        assert kept.top > sizes.top
+        assert kept.per_interval > sizes.per_interval
+        assert kept.random > sizes.random
+        assert kept.out_of_context > sizes.out_of_context

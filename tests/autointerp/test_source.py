@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from autointerp.activations.plan import SPLITS
 from autointerp.activations.source import StoreSource
 from autointerp.activations.store import Store
 from autointerp.records.unit import Unit
@@ -38,7 +39,7 @@ def test_activations_are_recomputed_on_score_windows(store: Store, made: World) 
         return made.dense[unit.arm][list(windows), :, unit.index]
 
     source = StoreSource(store, recompute)
-    windows = np.flatnonzero(made.split == 1)[:3].tolist()
+    windows = np.flatnonzero(made.split == SPLITS.index("score"))[:3].tolist()
     found = source.activations(store.units[1], windows)
     assert (found == made.dense["features"][windows, :, 1]).all()
     for code in (0, -1):
@@ -49,4 +50,4 @@ def test_activations_are_recomputed_on_score_windows(store: Store, made: World) 
 def test_without_a_subject_recomputation_is_unavailable(store: Store, made: World) -> None:
     """The reason is said."""
     with pytest.raises(Unavailable, match="subject"):
-        StoreSource(store).activations(store.units[0], [int(np.flatnonzero(made.split == 1)[0])])
+        StoreSource(store).activations(store.units[0], [int(np.flatnonzero(made.split == SPLITS.index("score"))[0])])

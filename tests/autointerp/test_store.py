@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from autointerp.activations.plan import SPLITS
 from autointerp.activations.store import Store
 from autointerp.records.unit import LogitEffect, Unit
 from sae.errors import UserError
@@ -48,7 +49,7 @@ def test_corpus_and_settings_come_back(store: Store, made: World) -> None:
     assert store.sizes == SMALL
     assert store.vocabulary[3] == "t3"
     assert store.manifest["key"] == "key 0"
-    assert store.manifest["windows"] == {"explain": (made.split == 0).sum(), "score": (made.split == 1).sum()}
+    assert store.manifest["windows"] == {name: (made.split == code).sum() for code, name in enumerate(SPLITS)}
 
 
 def test_logits_are_the_arms_or_none(store: Store, made: World) -> None:
@@ -62,20 +63,6 @@ def test_logits_are_the_arms_or_none(store: Store, made: World) -> None:
     ):
         assert found == tuple(LogitEffect(f"t{t}", float(w)) for t, w in zip(tokens[1], weights[1], strict=True))
     assert store.record(store.units[-1]).promoted == ()
-
-
-def test_funnel_counts_each_unit_once(store: Store) -> None:
-    """Dead, silent in score, too few: the counts agree with the records."""
-    for arm in ("features", "neurons"):
-        records = [store.record(unit) for unit in store.units if unit.arm == arm]
-        fired = [(r.statistics["explain"].fired > 0, r.statistics["score"].fired > 0) for r in records]
-        funnel = store.funnel(arm, 17)
-        assert funnel.units == len(records)
-        assert funnel.dead == sum(not explain for explain, _ in fired) > 0
-        assert funnel.silent_in_score == sum(explain and not score for explain, score in fired)
-        few = [min(len(r.excerpts["explain"]), len(r.excerpts["score"])) < 17 for r in records]
-        assert funnel.too_few == sum(short for short, both in zip(few, fired, strict=True) if all(both))
-    assert store.funnel("features", 10**6).too_few == 7 - store.funnel("features").dead
 
 
 def test_only_the_same_key_is_complete(store: Store, tmp_path: Path) -> None:

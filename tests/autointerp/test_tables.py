@@ -19,7 +19,7 @@ from autointerp.report.render import plain, render, render_estimate, render_valu
 from autointerp.report.tables import read_explanations, read_outcomes, write_explanations, write_tables
 from autointerp.report.verdict import number, verdict
 from sae.errors import UserError
-from tests.autointerp.synthetic_outcomes import arm_info, outcome, realistic
+from tests.autointerp.synthetic_outcomes import PROTOCOL, arm_info, outcome, realistic
 
 
 def compared(features: float, neurons: float, n: int = 30, asked: int = 30) -> Comparison:
@@ -44,7 +44,7 @@ def run() -> tuple[list[Outcome], Comparison]:
 def test_the_comparison_can_be_recomputed_from_its_rows(run: tuple[list[Outcome], Comparison], tmp_path: Path) -> None:
     """What is read back compares to the very same numbers, uncounted units included."""
     outcomes, comparison = run
-    written = write_tables(tmp_path, outcomes, comparison)
+    written = write_tables(tmp_path, outcomes, {PROTOCOL: comparison})
     rows = read_outcomes(tmp_path)
     assert rows.outcomes == tuple(outcomes)
     assert compare(rows.outcomes, rows.arms, rows.reference, rows.seed) == comparison
@@ -63,15 +63,15 @@ def test_an_interrupted_session_forgets_no_explanation(run: tuple[list[Outcome],
 def test_writing_twice_gives_the_same_bytes(run: tuple[list[Outcome], Comparison], tmp_path: Path) -> None:
     """Files depend on the outcomes only, not on their order."""
     outcomes, comparison = run
-    first = write_tables(tmp_path / "first", outcomes, comparison)
-    second = write_tables(tmp_path / "second", outcomes[::-1], comparison)
+    first = write_tables(tmp_path / "first", outcomes, {PROTOCOL: comparison})
+    second = write_tables(tmp_path / "second", outcomes[::-1], {PROTOCOL: comparison})
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
 def test_rows_are_long_and_hold_failures(run: tuple[list[Outcome], Comparison], tmp_path: Path) -> None:
     """One row per unit and measure, one with the failure for a unit without a score, never a NaN."""
     outcomes, comparison = run
-    write_tables(tmp_path, outcomes, comparison)
+    write_tables(tmp_path, outcomes, {PROTOCOL: comparison})
     rows = pq.read_table(tmp_path / "scores.parquet").to_pylist()
     failed = [each for each in outcomes if isinstance(each.result, Failure)]
     held = [row for row in rows if row["failure_kind"] is not None]
@@ -86,12 +86,12 @@ def test_rows_are_long_and_hold_failures(run: tuple[list[Outcome], Comparison], 
 def test_summary_has_every_number_at_full_precision(run: tuple[list[Outcome], Comparison], tmp_path: Path) -> None:
     """The summary is the whole comparison, with null and a reason where a number is undefined."""
     outcomes, comparison = run
-    write_tables(tmp_path, outcomes, comparison)
+    write_tables(tmp_path, outcomes, {PROTOCOL: comparison})
     summary = json.loads((tmp_path / "summary.json").read_text())
     median = comparison.arms[0].measures["spearman"].median
     assert summary["arms"][0]["measures"]["spearman"]["median"] == plain(median)
     assert summary["verdict"] == verdict(comparison)
-    few = json.loads(render(compared(0.5, 0.3, n=2), "json"))
+    few = json.loads(render({PROTOCOL: compared(0.5, 0.3, n=2)}, "json"))[PROTOCOL]
     assert few["contrasts"][0]["differences"]["spearman"]["median"] == {
         "value": None,
         "reason": "2 and 2 units; a comparison needs 6 of each",
@@ -102,9 +102,12 @@ def test_explanations_are_read_by_unit(tmp_path: Path) -> None:
     """Explanations and failures come back; a unit that was never explained is absent."""
     refused = Failure("explain", "refusal", "No.")
     said = [outcome(0, "features", 0, 0.5), outcome(1, "features", 1, None, failure=refused)]
-    never = Outcome(outcome(2, "features", 2, 0.5).unit, 2, said[0].statistics, None, refused)
+    never = Outcome(outcome(2, "features", 2, 0.5).unit, PROTOCOL, 2, said[0].statistics, None, refused)
     write_explanations(tmp_path, [*said, never])
-    assert read_explanations(tmp_path) == {said[0].unit: Explanation("fires on 0", "lookup"), said[1].unit: refused}
+    assert read_explanations(tmp_path) == {
+        (said[0].unit, PROTOCOL): Explanation("fires on 0", "lookup"),
+        (said[1].unit, PROTOCOL): refused,
+    }
 
 
 def test_missing_and_malformed_files_are_named(tmp_path: Path) -> None:
@@ -136,7 +139,7 @@ def test_the_verdict_names_its_limits() -> None:
     assert "The explainer was lookup" in said
     assert "60 of 100 units are counted" in said
     whole = [
-        Outcome(each.unit, each.order, each.statistics, Explanation("x", "openai/gpt"), each.result)
+        Outcome(each.unit, each.protocol, each.order, each.statistics, Explanation("x", "openai/gpt"), each.result)
         for each in [outcome(i, "features", i, 0.5) for i in range(8)]
     ]
     said = verdict(compare(whole, [arm_info("features", 8)], "features", 0))
@@ -147,23 +150,23 @@ def test_the_verdict_names_its_limits() -> None:
 @pytest.mark.parametrize("output", ["table", "md", "json", "csv"])
 def test_every_format_holds_the_headline_difference(output: Format) -> None:
     """All formats of the comparison carry the same number."""
-    assert "0.300" in render(compared(0.6, 0.3), "table")
+    assert "0.300" in render({PROTOCOL: compared(0.6, 0.3)}, "table")
     comparison = compared(0.625, 0.125)
-    text = render(comparison, output)
+    text = render({PROTOCOL: comparison}, output)
     assert "0.5" in text
     assert "neurons" in text
 
 
 def test_a_table_keeps_to_its_width() -> None:
     """No line of a table is wider than the terminal, and no cell is cut."""
-    text = render(compared(0.6, 0.3), "table", width=70)
+    text = render({PROTOCOL: compared(0.6, 0.3)}, "table", width=70)
     assert max(map(len, text.splitlines())) <= 70
     assert "…" not in text
 
 
 def test_csv_has_one_number_per_row() -> None:
     """Estimates, counts, tests and reasons fill the same columns."""
-    rows = list(csv.DictReader(io.StringIO(render(compared(0.6, 0.3), "csv"))))
+    rows = list(csv.DictReader(io.StringIO(render({PROTOCOL: compared(0.6, 0.3)}, "csv"))))
     wanted = {"table": "differences", "measure": "spearman", "statistic": "median"}
     (row,) = [row for row in rows if wanted.items() <= row.items()]
     assert float(row["value"]) == pytest.approx(0.3)

@@ -59,7 +59,9 @@ def shown(each: Outcome | None, *, colour: bool = False) -> str:
     """What a terminal of 100 characters prints for the unit."""
     out = io.StringIO()
     system = "truecolor" if colour else None
-    Console(file=out, width=100, color_system=system, force_terminal=colour).print(terminal.show_unit(record(), each))
+    Console(file=out, width=100, color_system=system, force_terminal=colour).print(
+        terminal.show_unit(record(), [each] if each else [])
+    )
     return out.getvalue()
 
 
@@ -178,7 +180,7 @@ def test_calls_are_told_with_their_money_and_what_went_wrong() -> None:
 def test_say_and_print_unit_use_their_own_streams(capsys: pytest.CaptureFixture[str]) -> None:
     """Messages go to standard error, results to standard output, and markup in either is text."""
     terminal.say("[red]corpus")
-    terminal.print_unit(record(), None)
+    terminal.print_unit(record(), [])
     captured = capsys.readouterr()
     assert captured.err == "[red]corpus\n"
     assert captured.out.startswith("features 123\n")

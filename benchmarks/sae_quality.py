@@ -3,8 +3,8 @@
     python -m benchmarks.sae_quality truth      # planted dictionaries, at the planted L0
     python -m benchmarks.sae_quality subject    # the demonstration subject, widths 512 to 16,384, at L0 20
 
-Every run is a line of ``results/benchmarks/sae_quality.jsonl`` as soon as it has ended; repeated, the command only makes
-the runs that are missing, and writes ``sae_truth.md`` or ``sae_subject.md`` beside it. L0 is matched by training
+Every run is a line of ``results/benchmarks/sae_quality.jsonl`` as soon as it has ended; repeated, the command only
+makes the runs that are missing, and writes ``sae_truth.md`` or ``sae_subject.md`` beside it. L0 is matched by training
 again with another sparsity weight, interpolated on logarithms, until it is within 5 % or the tries are used up; the
 table tells the L0 reached. TopK's and BatchTopK's `k` is the L0 asked for.
 """
@@ -15,7 +15,9 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -32,13 +34,15 @@ from sae.metrics import ULTRA_LOW, evaluate_dictionary
 from sae.recipes import training_recipe
 from sae.rows import train
 from sae.subject import load_subject
-from sae.synthetic import Planting, plant
+from sae.synthetic import Kind, Planting, plant
 from sae.trainer import train_on
 from sae.truth import evaluate_truth
 
 RECIPES = ("bricken-2023", "april-2024", "topk", "batchtopk", "jumprelu")
 SITE = "blocks.0.mlp.hook_post"
 TOLERANCE = 0.05
+"""Of L0, relative."""
+RUNS = "sae_quality.jsonl"
 _ANCHORS = """
 Anchors from Towards Monosemanticity (Bricken et al. 2023), another model and 8 billion vectors: A/1 (4,096) recovers
 0.79 of the loss by zero ablation, 168 dead and 292 ultra-low of 4,096; A/5 (131,072) recovers 0.945.
@@ -92,18 +96,21 @@ def weight_of(recipe: TrainingRecipe) -> tuple[str, float]:
 
 
 def next_weight(tried: Sequence[tuple[float, float]], target: float, first: float) -> float:
-    """The sparsity weight to try after the (weight, L0) in `tried`: on the line through the two nearest, in logarithms.
+    """The sparsity weight to try after the (weight, L0) in `tried`: on the line through two of them, in logarithms.
 
-    One try, or two that do not fall, move by the ratio of the L0s; no step is larger than eightfold.
+    They are the nearest on either side of `target` where there are such, else the nearest two. One try, or two that do
+    not fall, move by the ratio of the L0s; no step is larger than eightfold.
     """
     if not tried:
         return first
-    near = sorted(tried, key=lambda each: abs(math.log(max(each[1], 1e-3) / target)))[:2]
-    logs = [(math.log(weight), math.log(max(l0, 1e-3))) for weight, l0 in near]
-    weight, l0 = logs[0]
-    slope = (l0 - logs[1][1]) / (weight - logs[1][0]) if len(logs) == 2 and weight != logs[1][0] else -1.0
-    step = (math.log(target) - l0) / (slope if slope < -0.1 else -1.0)
-    return math.exp(weight + max(-math.log(8), min(math.log(8), step)))
+    logs = [(math.log(weight), math.log(max(l0, 1e-3) / target)) for weight, l0 in reversed(tried)]
+    logs.sort(key=lambda each: abs(each[1]))
+    (weight, miss), *others = logs
+    beyond = [each for each in others if each[1] * miss < 0] or others
+    slope = -1.0
+    if beyond and beyond[0][0] != weight:
+        slope = min((miss - beyond[0][1]) / (weight - beyond[0][0]), -0.1)
+    return math.exp(weight + max(-math.log(8), min(math.log(8), -miss / slope)))
 
 
 def matched(
@@ -126,47 +133,59 @@ def matched(
         print(f"{setting.on} {setting.recipe} {name} {weight:.4g}: L0 {row['l0']:.2f}, {row['seconds']} s", flush=True)
 
 
-def truth(given: argparse.Namespace, runs: Runs) -> str:
+def truth(given: argparse.Namespace) -> str:
     """The table of planted dictionaries."""
     head = ("planted", "recipe", "weight", "L0", "L0 planted", "MCC", "MMCS of planted", "MMCS of units",
             "matched correlation", "uniqueness", "F1", "shrinkage", "FVU", "dead")  # fmt: skip
-    lines = []
-    for kind in given.kinds:
-        planting = Planting(kind)
-        for name in given.recipes:
-            cells = []
-            for seed in range(given.seeds):
-                planted = plant(planting, seed)
-                setting = Setting("truth", kind, name, seed, given.tokens, planting.active)
-
-                def make(field: str, weight: float, planted: Any = planted, name: str = name, seed: int = seed) -> Any:
-                    recipe = training_recipe(
-                        name, d_sae=planting.features, tokens=given.tokens, batch=1024, seed=seed, **{field: weight}
-                    )
-                    with tempfile.TemporaryDirectory() as out:
-                        dictionary = train_on(planted.rows(), recipe, Path(out) / "sae")
-                    return summary(evaluate_truth(dictionary, planted.directions, planted.held_out(50_000)))
-
-                first = cells[0]["weight"] if cells else None
-                cells.append(matched(setting, runs, make, given.tries, first))
-            fields = ("mcc", "mmcs_planted", "mmcs_units", "matched_correlation", "uniqueness", "f1", "shrinkage",
-                      "fvu")  # fmt: skip
-            l0, dead = [cell["l0"] for cell in cells], [cell["dead"] for cell in cells]
-            weights = "/".join(f"{cell['weight']:.3g}" for cell in cells)
-            lines.append(
-                (kind, name, weights, _spread(l0, 2), f"{l0[0] - cells[0]['l0_error']:.2f}",
-                 *(_spread([cell[field] for cell in cells], 3) for field in fields), _spread(dead, 0))
-            )  # fmt: skip
+    with ProcessPoolExecutor(given.jobs) as pool:
+        lines = [line for each in pool.map(_planted_lines, given.kinds, repeat(given)) for line in each]
     plan = Planting("independent")
     said = (
-        f"Vectors of {plan.d} numbers, {plan.features} planted directions of which {plan.active:g} are active on average, "
+        f"Vectors of {plan.d} numbers, {plan.features} planted directions, {plan.active:g} of them active on average; "
         f"as many units; {given.tokens:,} vectors, batch 1,024; mean over {given.seeds} seeds (least to most)."
     )
     return _page("Dictionaries against what was planted, at the planted L0", "truth", said, head, lines)
 
 
-def subject(given: argparse.Namespace, runs: Runs) -> str:
+def _planted_lines(kind: Kind, given: argparse.Namespace) -> list[Sequence[str]]:
+    torch.set_num_threads(given.threads)
+    runs, lines = Runs(given.out / RUNS), list[Sequence[str]]()
+    for name in given.recipes:
+        cells = list[dict[str, Any]]()
+        for seed in range(given.seeds):
+            first = cells[0]["weight"] if cells else None
+            cells.append(_planted_cell(kind, name, seed, given, runs, first))
+        fields = ("mcc", "mmcs_planted", "mmcs_units", "matched_correlation", "uniqueness", "f1", "shrinkage", "fvu")
+        weights = "/".join(f"{cell['weight']:.3g}" for cell in cells)
+        planted = f"{mean(cell['l0'] - cell['l0_error'] for cell in cells):.2f}"
+        lines.append(
+            (kind, name, weights, _spread([cell["l0"] for cell in cells], 2), planted,
+             *(_spread([cell[field] for cell in cells], 3) for field in fields),
+             _spread([cell["dead"] for cell in cells], 0))
+        )  # fmt: skip
+    return lines
+
+
+def _planted_cell(
+    kind: Kind, name: str, seed: int, given: argparse.Namespace, runs: Runs, first: float | None
+) -> dict[str, Any]:
+    planted = plant(Planting(kind), seed)
+
+    def make(field: str, weight: float) -> Mapping[str, Any]:
+        units = planted.planting.features
+        recipe = training_recipe(name, d_sae=units, tokens=given.tokens, batch=1024, seed=seed, **{field: weight})
+        with tempfile.TemporaryDirectory() as out:
+            dictionary = train_on(planted.rows(), recipe, Path(out) / "sae")
+        return summary(evaluate_truth(dictionary, planted.directions, planted.held_out(50_000)))
+
+    setting = Setting("truth", kind, name, seed, given.tokens, planted.planting.active)
+    return matched(setting, runs, make, given.tries, first)
+
+
+def subject(given: argparse.Namespace) -> str:
     """The table of the demonstration subject."""
+    torch.set_num_threads(given.threads)
+    runs = Runs(given.out / RUNS)
     model = load_subject(subject_path(given.subject))
     site = model.site(SITE)
     corpus = load_corpus(("local", "generated"), "text", max(2 * given.tokens, given.density), model.tokenizer, 128, 0)
@@ -204,9 +223,8 @@ def subject(given: argparse.Namespace, runs: Runs) -> str:
         f"{given.subject} at {SITE}; {given.tokens:,} tokens of the explain split, {held_out.n_tokens:,} of the score "
         f"split for the losses, precision {given.precision}. Dead: never fired in the {counted.n_tokens:,} tokens."
     )
-    return (
-        _page(f"Dictionaries of the demonstration subject at L0 {given.l0:g}", "subject", said, head, lines) + _ANCHORS
-    )
+    title = f"Dictionaries of the demonstration subject at L0 {given.l0:g}"
+    return _page(title, "subject", said, head, lines) + _ANCHORS
 
 
 def _spread(values: Sequence[float], digits: int) -> str:
@@ -230,11 +248,12 @@ def main() -> None:
         table.add_argument("--out", type=Path, default=Path("results/benchmarks"))
         table.add_argument("--recipes", nargs="+", default=RECIPES)
         table.add_argument("--tokens", type=int, default=tokens)
-        table.add_argument("--tries", type=int, default=5)
+        table.add_argument("--tries", type=int, default=6)
         table.add_argument("--threads", type=int, default=1 if name == "truth" else torch.get_num_threads())
         if name == "truth":
             table.add_argument("--kinds", nargs="+", default=("independent", "zipf", "correlated", "hierarchical"))
             table.add_argument("--seeds", type=int, default=3)
+            table.add_argument("--jobs", type=int, default=2, help="kinds at the same time, a process each")
         else:
             table.add_argument("--subject", default="embedded")
             table.add_argument("--widths", type=int, nargs="+", default=(512, 2048, 4096, 16_384))
@@ -243,10 +262,8 @@ def main() -> None:
             table.add_argument("--evaluated", type=int, default=200_000)
             table.add_argument("--density", type=int, default=10_000_000)
     given = parser.parse_args()
-    torch.set_num_threads(given.threads)
     given.out.mkdir(parents=True, exist_ok=True)
-    runs = Runs(given.out / "sae_quality.jsonl")
-    page = truth(given, runs) if given.table == "truth" else subject(given, runs)
+    page = truth(given) if given.table == "truth" else subject(given)
     (given.out / f"sae_{given.table}.md").write_text(page, encoding="utf-8")
     print(page)
 

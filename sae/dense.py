@@ -12,9 +12,9 @@ from torch import Tensor
 
 from sae.architectures.weights import Weights
 from sae.config import L1, JumpRelu, TrainingRecipe
-from sae.outcome import StepResult, count_positive, flat_nonzero, gradient
+from sae.outcome import StepResult, count_above, gradient, places_above
 
-_ROWS_NEAR = 128
+_ROWS_NEAR = 64
 """Rows whose pre-activations stay near the processor while they are compared with the thresholds."""
 
 
@@ -38,7 +38,7 @@ class DensePass:
 
         centred = self.weights.centred(inputs).to(self.dtype)
         torch.addmm(b_enc.to(self.dtype), centred, low_enc.T, out=f)
-        near = self._sparsify()
+        near, above = self._sparsify()
         error = torch.mm(f, low_dec).to(inputs.dtype).add_(b_dec).sub_(inputs)
         squared = torch.linalg.vector_norm(error).square() / (elements * batch)
         error.mul_(2 / (elements * batch))
@@ -55,7 +55,7 @@ class DensePass:
                 norm_weighted, norms = False, b_enc
                 torch.mm(low_error, low_dec.T, out=g)
                 self._threshold_gradient(near, bandwidth, share)
-                penalty = b_enc.new_tensor(count_positive(f) * share)
+                penalty = b_enc.new_tensor(above * share)
             case _:
                 assert_never(self.sparsity)
         torch.ops.aten.threshold_backward.grad_input(g, f, 0, grad_input=g)
@@ -70,21 +70,26 @@ class DensePass:
             gradient(b_dec).sub_(gradient(b_enc) @ w_enc)
         return StepResult.of(squared, penalty, sums > 0, f)
 
-    def _sparsify(self) -> Int64[Tensor, " near"]:
-        """Pre-activations become activations, in place; the flat places of those near their threshold, for JumpReLU."""
+    def _sparsify(self) -> tuple[Int64[Tensor, " near"], int]:
+        """Pre-activations become activations, in place.
+
+        For JumpReLU also the flat places of those near their threshold, and the number that are above it.
+        """
         f = self._activations
         match self.sparsity:
             case L1():
                 f.relu_()
-                return torch.empty(0, dtype=torch.int64, device=f.device)
+                return torch.empty(0, dtype=torch.int64, device=f.device), 0
             case JumpRelu(bandwidth=bandwidth):
-                threshold, near = self.weights.threshold.to(f.dtype), list[Tensor]()
+                threshold, near, above = self.weights.threshold.to(f.dtype), list[Tensor](), 0
                 rows = _ROWS_NEAR if f.device.type == "cpu" else len(f)
                 for begin in range(0, len(f), rows):
                     part = f[begin : begin + rows]
-                    near.append(flat_nonzero((part - threshold).abs_() < bandwidth / 2) + begin * f.shape[1])
-                    part.mul_(part > threshold)
-                return torch.cat(near)
+                    over = part - threshold
+                    torch.ops.aten.threshold_backward.grad_input(part, over, 0, grad_input=part)
+                    above += count_above(over)
+                    near.append(places_above(over.abs_().neg_(), -bandwidth / 2) + begin * f.shape[1])
+                return torch.cat(near), above
 
     def _threshold_gradient(self, near: Int64[Tensor, " near"], bandwidth: float, share: float) -> None:
         """``-(threshold * G + weight / batch) / bandwidth`` summed over the pre-activations near each threshold."""

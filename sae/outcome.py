@@ -36,14 +36,22 @@ def gradient(tensor: Tensor) -> Tensor:
     return tensor.grad
 
 
-def flat_nonzero(mask: Bool[Tensor, "..."]) -> Int64[Tensor, " place"]:
-    """Places of true entries, rising; numpy's search on a processor is several times faster than torch's."""
-    if mask.device.type == "cpu":
-        return torch.from_numpy(np.flatnonzero(mask.numpy()))
-    return mask.flatten().nonzero().squeeze(1)
+def places_above(values: Float[Tensor, "..."], limit: float) -> Int64[Tensor, " place"]:
+    """Flat places of the entries above `limit`, rising."""
+    above = _compared(values, limit)
+    if isinstance(above, Tensor):
+        return above.flatten().nonzero().squeeze(1)
+    return torch.from_numpy(np.flatnonzero(above))
 
 
-def count_positive(values: Float[Tensor, "..."]) -> int:
-    """How many entries are above 0."""
-    mask = values > 0
-    return int(np.count_nonzero(mask.numpy())) if mask.device.type == "cpu" else int(mask.sum())
+def count_above(values: Float[Tensor, "..."], limit: float = 0.0) -> int:
+    """How many entries are above `limit`."""
+    above = _compared(values, limit)
+    return int(above.sum()) if isinstance(above, Tensor) else int(np.count_nonzero(above))
+
+
+def _compared(values: Tensor, limit: float) -> np.ndarray | Tensor:
+    """On a processor by numpy, whose comparisons and searches are several times faster than torch's."""
+    if values.device.type == "cpu" and values.dtype in {torch.float32, torch.float64}:
+        return values.numpy() > limit
+    return values > limit

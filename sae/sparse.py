@@ -15,7 +15,7 @@ from torch.nn.functional import embedding_bag
 from sae.architectures.weights import Weights
 from sae.config import BatchTopK, TopK, TrainingRecipe
 from sae.losses import auxiliary_ratio
-from sae.outcome import StepResult, flat_nonzero, gradient
+from sae.outcome import StepResult, gradient, places_above
 
 _GUESS = 0.8
 """Share of the running threshold above which the chosen units of a batch are searched first."""
@@ -97,9 +97,9 @@ class SparsePass:
     def _largest(self, count: int) -> Int64[Tensor, " entry"]:
         """Flat places of the `count` largest positive pre-activations, rising; of all positive ones where fewer."""
         flat = self._z.view(-1)
-        places = flat_nonzero(flat > _GUESS * float(self.weights.threshold))
+        places = places_above(flat, _GUESS * float(self.weights.threshold))
         if len(places) < count:
-            places = flat_nonzero(flat > 0)
+            places = places_above(flat, 0.0)
         if len(places) <= count:
             return places
         kept = flat[places].topk(count, sorted=False).indices

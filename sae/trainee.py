@@ -18,7 +18,7 @@ from sae.config import BatchTopK, TopK, TrainingRecipe
 from sae.dictionary import Dictionary
 from sae.errors import UserError
 from sae.formats.saelens import SaeMetadata, save_saelens
-from sae.outcome import StepResult, count_positive
+from sae.outcome import StepResult, count_above
 from sae.resample import choose_inputs, dead_units, reset_moments, revive, sample_losses
 from sae.step import Step, matmul_precision, ramp
 
@@ -229,7 +229,7 @@ class Trainee:
             loss=result.loss,
             mse=result.mse,
             penalty=result.penalty,
-            l0=count_positive(result.activations) / len(inputs),
+            l0=count_above(result.activations) / len(inputs),
             fvu=fvu,
             dead=len(self.dead()),
             ultra_low=self._ultra_low,

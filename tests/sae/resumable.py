@@ -26,7 +26,7 @@ RECIPES: Mapping[str, TrainingRecipe] = {
     "l1": bricken_2023(**SIZES, l1=0.5, learning_rate=1e-2, dead_window=0.1, seed=3),
     "topk": topk(**SIZES, k=3, aux_k=4, dead_window=0.02, learning_rate=3e-3),
     "batchtopk": batchtopk(**SIZES, k=3, dead_window=0.01, precision="medium"),
-    "jumprelu": jumprelu(**SIZES, l0=0.05, bandwidth=0.2, threshold=0.9, resample_at=(0.2, 0.5), dead_window=0.05),
+    "jumprelu": jumprelu(**SIZES, l0=0.05, bandwidth=0.2, threshold=0.5, resample_at=(0.2,), dead_window=0.03),
 }
 """With all that a checkpoint must hold: resampling and its generator, running and trained thresholds, dead units."""
 

@@ -26,18 +26,22 @@ from autointerp.simulate.logprob import SlotSimulator
 from autointerp.simulate.lookup import LookupSimulator
 from sae import PRETRAINED
 from sae.baselines import Neurons, RandomDirections, Thresholded, fire_thresholds, matched_thresholds
+from sae.belonging import check_belongs, doubt
 from sae.corpus.corpus import Corpus, load_corpus
 from sae.corpus.windows import Windows
 from sae.dictionary import Dictionary, as_tensor, on_device
 from sae.errors import UserError, nearest
 from sae.features import firing_densities, site_sample, unit_activations, unit_sample
 from sae.formats import load_dictionary
+from sae.formats.hub import locate
 from sae.sites import Site
 from sae.subject import Subject, devices, load_subject
 
 LOOKUP = "lookup"
 FEATURES = "features"
 _BASELINES = ("neurons", "neurons-matched", "random", "sae:PATH", "none")
+_CHECKED = 2048
+"""Explain positions on which the reconstruction is checked against what the dictionary's files state."""
 _SAMPLE = 50_000
 """Explain positions from which neurons' thresholds are fitted: densities down to 2e-5 can be matched."""
 
@@ -104,13 +108,16 @@ def load_setting(config: RunConfig, say: Callable[[str], None]) -> Setting:
     subject = load_subject(subject_path(config.subject), device=device, dtype=config.dtype)
     site = subject.site(config.site)
     dictionary, info = load_dictionary(sae_path(config.sae))
-    subject.check_fits(site, info.d_in, "SAE")
+    check_belongs(subject, site, info)
     dictionary = on_device(dictionary, device)
     say(f"subject {config.subject}, site {site.name}, {site.width} wide, on {device}")
     corpus = load_corpus(
         config.corpus, config.text_column, parse_count(config.tokens), subject.tokenizer, config.context, config.seed
     )
     say_corpus(corpus, say)
+    sample = site_sample(subject, site, explain_windows(corpus), _CHECKED, config.seed)
+    if (note := doubt(dictionary, info, sample, device)) is not None:
+        say(note)
     features = _features(config, subject, site, dictionary, info.digest, corpus)
     say(f"features {config.features}: {len(features.units):,} of {info.n_units:,}")
     arms = [features]
@@ -157,8 +164,8 @@ def subject_path(name: str) -> str:
 
 
 def sae_path(name: str) -> Path:
-    """Directory of the embedded dictionary, or `name` as a path."""
-    return PRETRAINED / "sae" if name == EMBEDDED else Path(name)
+    """Directory of the embedded dictionary, or where `name` is: a path, or ``hf:ORG/REPO/PATH[@REVISION]``."""
+    return PRETRAINED / "sae" if name == EMBEDDED else locate(name)
 
 
 def presets(config: RunConfig) -> tuple[Preset, ...]:
@@ -239,7 +246,7 @@ def _baseline(spec: str, config: RunConfig, subject: Subject, features: Arm, cor
             return Arm(info, features.site, dictionary, units, np.zeros(len(units)), f"random:{seed}")
         case ("sae", ":", path):
             dictionary, loaded = load_dictionary(sae_path(path))
-            subject.check_fits(features.site, loaded.d_in, "SAE")
+            check_belongs(subject, features.site, loaded)
             units = _draw(loaded.n_units, n, seed)
             info = ArmInfo(spec, "sae", len(units), "another autoencoder at the same site")
             placed = on_device(dictionary, subject.device)

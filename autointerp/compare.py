@@ -14,6 +14,7 @@ from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.outcome import ArmInfo, Outcome
 from autointerp.records.trial import Score, Undefined
 from autointerp.statistics import Estimate, bootstrap_interval
+from autointerp.tokens import TokenSplit, token_split
 from sae.errors import UserError, nearest
 
 
@@ -93,6 +94,8 @@ class Comparison:
     """Per arm, in the order given."""
     contrasts: tuple[Contrast, ...]
     """Per baseline, in the same order."""
+    tokens: tuple[TokenSplit, ...] = ()
+    """Per arm, single-token and multi-token units apart."""
 
 
 def compare(outcomes: Sequence[Outcome], arms: Sequence[ArmInfo], reference: str, seed: int) -> Comparison:
@@ -108,11 +111,18 @@ def compare(outcomes: Sequence[Outcome], arms: Sequence[ArmInfo], reference: str
     return Comparison(
         reference,
         headline,
-        tuple(sorted({each.explanation.explainer for each in counted if isinstance(each.explanation, Explanation)})),
+        tuple(sorted(_explainers(counted))),
         seed,
         tuple(_summary(table, arm) for arm in arms),
         _adjusted([contrast(table, reference, arm) for arm in arms if arm.label != reference]),
+        tuple(token_split(table, reference, arm) for arm in arms),
     )
+
+
+def _explainers(outcomes: Sequence[Outcome]) -> set[str]:
+    """Who wrote the explanations; the fixed ones of controls are nobody's."""
+    said = (each.explanation for each in outcomes)
+    return {each.explainer for each in said if isinstance(each, Explanation) and ":" not in each.explainer}
 
 
 def _summary(table: Counted, info: ArmInfo) -> ArmSummary:

@@ -102,7 +102,7 @@ def contrast(table: Counted, reference: str, baseline: ArmInfo) -> Contrast:
     support = _support(table, reference, baseline.label) if baseline.kind == "neurons-matched" else None
     if isinstance(support, Undefined):
         nothing = Difference((0, 0), documents=False, median=support, mean=support, superior=support, test=support)
-        none = dict.fromkeys(table.main, nothing)
+        none = dict.fromkeys(table.contrasted, nothing)
         intervals = (support,) * len(table.intervals)
         return Contrast(baseline.label, support, none, *(support,) * 7, intervals)
 
@@ -119,7 +119,7 @@ def contrast(table: Counted, reference: str, baseline: ArmInfo) -> Contrast:
     for name in table.intervals:
         x, y = (table.values(arm, name, keep) for arm in (reference, baseline.label))
         intervals.append(bootstrap_difference(x, y, "mean", rng(name), RESAMPLES))
-    differences = {measure: _difference(*sides(measure), rng(measure)) for measure in table.main}
+    differences = {measure: _difference(*sides(measure), rng(measure)) for measure in table.contrasted}
     x, y = sides(table.headline)
     p = permutation_test(x.values, y.values, table.rng(reference, baseline.label, "permutation"))
     everyone = [table.arms.get(arm, []) for arm in (reference, baseline.label)]

@@ -18,6 +18,7 @@ from autointerp.records.outcome import Outcome, OutcomeStatistics
 from autointerp.records.trial import Measure, Question, Score
 from autointerp.records.unit import Split, Unit, UnitRecord
 from autointerp.seams import Explainer, Interrupted, Simulator, Source, Stop
+from autointerp.selectivity import single_token, token_entropy
 from autointerp.simulate.packs import together
 from autointerp.wording import literal_overlap
 
@@ -115,6 +116,8 @@ class Evaluation:
     """The protocols: a unit is brought to its end under all of them at once, so that it counts for all or for none."""
     judges: Mapping[str, Judges]
     """By arm."""
+    explained_as: Callable[[Unit], Unit | Explanation] = lambda unit: unit
+    """Whose explanation a unit is judged by: its own, or for a control another unit's or a fixed one."""
     explanations: int = 1
     """Explanations drawn for the same evidence."""
 
@@ -137,9 +140,18 @@ class Evaluation:
         return await self._score(rank, self.source.record(unit), explanations)
 
     async def _explain(self, record: UnitRecord) -> Sequence[Explanation | Failure]:
-        """One explanation per preset; the same evidence is explained once, or once for every draw."""
+        """One explanation per preset; the same evidence is explained once, or once for every draw.
+
+        A unit without evidence has none.
+        """
+        own = [preset.evidence(record) for preset in self.presets]
+        whose = self.explained_as(record.unit)
+        if isinstance(whose, Explanation):
+            return [each if isinstance(each, Failure) else whose for each in own]
+        other = record if whose == record.unit else self.source.record(whose)
+        shown = own if other is record else [preset.evidence(other) for preset in self.presets]
+        shown = [mine if isinstance(mine, Failure) else each for mine, each in zip(own, shown, strict=True)]
         explainer = self.judges[record.unit.arm].explainer
-        shown = [preset.evidence(record) for preset in self.presets]
         distinct = list(dict.fromkeys(each for each in shown if isinstance(each, Evidence)))
         asked = list(product(distinct, range(self.explanations)))
         said = dict(zip(asked, await together(starmap(explainer.explain, asked)), strict=True))
@@ -147,7 +159,7 @@ class Evaluation:
             [each] if isinstance(each, Failure) else [said[each, draw] for draw in range(self.explanations)]
             for each in shown
         ]
-        return await together(map(partial(self._best, record), self.presets, drawn))
+        return await together(map(partial(self._best, other), self.presets, drawn))
 
     async def _best(
         self, record: UnitRecord, preset: Preset, drawn: Sequence[Explanation | Failure]
@@ -196,7 +208,8 @@ def _outcome(
     shown, overlap = None, None
     if isinstance(explanation, Explanation) and isinstance(evidence := preset.evidence(record), Evidence):
         shown, overlap = len(evidence.excerpts), literal_overlap(explanation.text, evidence)
-    statistics = OutcomeStatistics(explain.density, score.density, explain.maximum, explain.mean, shown, overlap)
+    means = explain.density, score.density, explain.maximum, explain.mean
+    statistics = OutcomeStatistics(*means, shown, overlap, single_token(record), token_entropy(record))
     return Outcome(record.unit, preset.name, rank, statistics, explanation, result)
 
 

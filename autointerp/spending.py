@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autointerp.config import RunConfig
+from autointerp.controls import base
 from autointerp.explain.llm import LONGEST, LlmExplainer
 from autointerp.judges import Asking, judges, language_models
 from autointerp.llm.catalog import make_batch_providers, make_providers
@@ -162,14 +163,16 @@ def _requests(
         if isinstance(evidence, Failure):
             continue
         explainer = judged[unit.arm].explainer
-        if isinstance(explainer, LlmExplainer) and "explain" in stages:
+        if isinstance(explainer, LlmExplainer) and "explain" in stages and unit.arm == base(unit.arm):
             yield from explainer.requests(evidence, config.explanations)
         simulator = judged[unit.arm].simulators[preset.question]
         if not isinstance(simulator, Asking) or "simulate" not in stages:
             continue
-        drawn = config.explanations if isinstance(explainer, LlmExplainer) else 1
-        posed: list[tuple[Split, int]] = [("select", draw) for draw in range(drawn)] if drawn > 1 else []
-        for split, draw in [*posed, ("score", 0)]:
+        chooses = isinstance(explainer, LlmExplainer) and unit.arm == base(unit.arm)
+        drawn = config.explanations if chooses else 1
+        posed: list[tuple[Split, int]] = [("select", draw) for draw in range(drawn) if drawn > 1]
+        posed.append(("score", 0))
+        for split, draw in posed:
             # Named, since units whose explanations differ share items, and identical requests would count once.
             stand_in = Explanation(f"{unit.arm} {unit.name} {draw or ''}".ljust(LONGEST), config.explainer)
             trial = preset.scorer(split).pose(record, stand_in, source)

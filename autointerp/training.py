@@ -4,11 +4,12 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
+from autointerp.arms import explain_windows
 from autointerp.config import Format, TrainConfig, TrainSubjectConfig, parse_count
 from autointerp.manifest import environment, update_manifest, write_json
 from autointerp.report import terminal
 from autointerp.report.render import render_values
-from autointerp.wiring import choose_device, explain_windows, say_corpus, score_windows, subject_path
+from autointerp.wiring import choose_device, say_corpus, score_windows, subject_path
 from sae.config import training_recipe
 from sae.corpus.corpus import load_corpus, load_documents
 from sae.errors import UserError

@@ -5,19 +5,27 @@ from autointerp.contrast import Contrast, Support
 from autointerp.matching import Matched
 from autointerp.records.trial import Undefined
 from autointerp.report.grid import Grid
+from autointerp.report.ladder import ladder_grid, token_grids
 from autointerp.report.verdict import number
 from autointerp.statistics import Estimate
 
 
 def grids(comparison: Comparison) -> tuple[Grid, ...]:
-    """All tables: differences first, because they are the result."""
-    contrasts = [(contrast, _contrast_title(comparison, contrast)) for contrast in comparison.contrasts]
+    """All tables: floors, ceilings and differences first, because they are the result.
+
+    What differs between the features and a control of theirs is in the first table.
+    """
+    is_control = {arm.info.label: arm.info.kind == "control" for arm in comparison.arms}
+    chosen = [contrast for contrast in comparison.contrasts if not is_control[contrast.baseline]]
+    contrasts = [(contrast, _contrast_title(comparison, contrast)) for contrast in chosen]
     return (
+        ladder_grid(comparison),
         *(_difference_grid(contrast, title) for contrast, title in contrasts),
         _alike_grid(comparison),
         *(_test_grid(contrast, f"Mann-Whitney: {title}") for contrast, title in contrasts),
         _score_grid(comparison),
-        *(_interval_grid(comparison, contrast) for contrast in comparison.contrasts),
+        *token_grids(comparison),
+        *(_interval_grid(comparison, contrast) for contrast in chosen),
         _bounds_grid(comparison),
         _funnel_grid(comparison),
     )

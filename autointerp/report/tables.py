@@ -47,13 +47,15 @@ _SCORES = pa.schema([
     *_FAILURE,
     ("evidence", pa.int32()),
     ("overlap", pa.float64()),
+    ("single_token", pa.bool_()),
+    ("token_entropy", pa.float64()),
     ("clusters", pa.list_(pa.int32())),
     ("influence", pa.list_(pa.float16())),
 ])  # fmt: skip
 """One row per unit, protocol and measure; one with the failure for a unit without a score. `density`, `maximum` and
 `mean` are the explain split's, `density_score` the score split's; `clusters`, in the headline's row, are those of the
 `influence` of every measure of the unit under the protocol."""
-_LATER = {"evidence", "overlap", "clusters", "influence"}
+_LATER = {"evidence", "overlap", "single_token", "token_entropy", "clusters", "influence"}
 """Columns that older tables lack; they are read as null."""
 _EXPLANATIONS = pa.schema([*_UNIT, ("explainer", pa.string()), ("text", pa.string()), *_FAILURE])
 """One row per unit and protocol; all null beside the unit where no explanation was asked for."""
@@ -160,6 +162,8 @@ def _score_rows(outcome: Outcome) -> Iterator[dict[str, object]]:
         "mean": statistics.mean,
         "evidence": statistics.evidence,
         "overlap": statistics.overlap,
+        "single_token": statistics.single_token,
+        "token_entropy": statistics.token_entropy,
     }
     match outcome.result:
         case Failure() as failure:
@@ -224,6 +228,8 @@ def _outcome(rows: list[dict[str, Any]], explanations: Mapping[tuple[Unit, str],
             first["mean"],
             first["evidence"],
             first["overlap"],
+            first["single_token"],
+            first["token_entropy"],
         ),
         explanations.get((unit, protocol)),
         _failure(first) or _score(rows),

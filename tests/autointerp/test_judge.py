@@ -148,7 +148,7 @@ TABLE = Explanation(notation.write_table([(" cat", 6.0), (" dog", 1.0), (" ox", 
         ("fuzzing", Item((" a", " cat"), (0,)), False),
     ],
 )
-def test_lookup_answers_from_its_table(question: Judged, item: Item, yes: bool) -> None:  # noqa: FBT001
+def test_lookup_answers_from_its_table(question: Judged, item: Item, yes: bool) -> None:
     """A token at level 1 or above fires; marks are right where the marked tokens do."""
     (result,) = asyncio.run(LookupJudge(question).simulate(TABLE, [item]))
     assert isinstance(result, Prediction)

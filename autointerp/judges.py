@@ -80,7 +80,8 @@ def reads_slots(name: str) -> bool:
 def judges(config: RunConfig, arms: Sequence[str], model: Model | None) -> dict[str, Judges]:
     """Per arm, who explains and who answers each protocol's question; the arm's label only reaches the ledger.
 
-    What a control's explanations cost is the features', whose they are. Without a `model` language models can be counted, but not asked.
+    What a control's explanations cost is the features', whose they are. Without a `model` language models can be
+    counted, but not asked.
     """
     asked = model or Nobody()
     questions: list[Question] = list(dict.fromkeys(preset.question for preset in presets(config)))

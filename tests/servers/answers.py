@@ -61,7 +61,7 @@ def sent_text(body: dict[str, Any]) -> str:
 
 
 def _certainty(digest: str, item: int) -> dict[str, int]:
-    return {"item": item, "certainty": hashlib.sha256(f"{digest} {item}".encode()).digest()[0] % 10}
+    return {"item": item, "sure": hashlib.sha256(f"{digest} {item}".encode()).digest()[0] % 10}
 
 
 def _levels(digest: str, item: int, count: int) -> dict[str, Any]:

@@ -105,7 +105,7 @@ class Scripted:
             rows = [(int(n), self._answer((said[1], "levels", line), top)) for n, line in levels]
             return json.dumps({"predictions": [{"item": n, "levels": notation.write_levels(row)} for n, row in rows]})
         rows = [(int(n), self._answer((said[1], "yes-no", line), MOST)) for n, line in _LINE.findall(text)]
-        return json.dumps({"answers": [{"item": n, "certainty": row[0]} for n, row in rows]})
+        return json.dumps({"answers": [{"item": n, "sure": row[0]} for n, row in rows]})
 
     def _answer(self, key: Key, most: int) -> list[int]:
         known = self.truth.items[key]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from autointerp.llm import tables
 from autointerp.llm.ledger import read_ledger
 from autointerp.llm.store import Store, StoreReader
-from autointerp.llm.tables import Account, Stored
+from autointerp.llm.tables import Account, Ending, Reservation, Stored
 from autointerp.llm.writer import Writer
 from autointerp.records.call import Usage
 from autointerp.seams import Stop
@@ -48,17 +48,17 @@ def test_no_interleaving_exceeds_the_cap(cap: int, steps: list[tuple[str, int]])
         attempt = list(bounds)[number % len(bounds)] if bounds else 0
         match step:
             case "reserve":
-                if made := tables.reserve(db, ACCOUNT, b"%d" % n, number):
+                if made := tables.reserve(db, [Reservation(ACCOUNT, b"%d" % n, number)])[0]:
                     bounds[made] = number
             case "settle":
                 actual = bounds.get(attempt, 0) * (number % 11) // 10
                 is_open = db.execute("SELECT state FROM attempt WHERE id = ?", (attempt,)).fetchone() == ("reserved",)
                 billed += actual if is_open else 0
-                tables.settle(db, attempt, b"%d" % n, stored(actual), USAGE)
+                tables.end(db, [Ending.settled(attempt, b"%d" % n, stored(actual), USAGE)])
             case "release":
-                tables.release(db, attempt, "rate_limited")
+                tables.end(db, [Ending.released(attempt, "rate_limited")])
             case "unknown":
-                tables.mark_unknown(db, attempt, "timeout")
+                tables.end(db, [Ending.unknown(attempt, "timeout")])
             case _:
                 tables.recover(db)
         budget = tables.read_budget(db, "run")
@@ -72,11 +72,11 @@ def test_a_second_settlement_is_harmless() -> None:
     """An attempt that was settled twice is charged once, and the first answer stays."""
     db = memory()
     tables.open_run(db, "run", 1000)
-    attempt = tables.reserve(db, ACCOUNT, b"k", 600)
+    attempt = tables.reserve(db, [Reservation(ACCOUNT, b"k", 600)])[0]
     assert attempt is not None
-    tables.settle(db, attempt, b"k", stored(100), USAGE)
-    tables.settle(db, attempt, b"k", stored(300), USAGE)
-    tables.release(db, attempt, "late")
+    tables.end(db, [Ending.settled(attempt, b"k", stored(100), USAGE)])
+    tables.end(db, [Ending.settled(attempt, b"k", stored(300), USAGE)])
+    tables.end(db, [Ending.released(attempt, "late")])
     budget, answer = tables.read_budget(db, "run"), tables.find_answer(db, b"k")
     assert budget is not None and budget.committed == 100
     assert answer is not None and answer.cost == 100
@@ -87,12 +87,12 @@ def test_the_ledger_tells_what_each_arm_cost() -> None:
     """Rows have calls, attempts, hits, tokens, money and the kind of each item's last failure."""
     db = memory()
     tables.open_run(db, "run", None)
-    first = tables.reserve(db, ACCOUNT, b"retried", 50) or 0
-    tables.release(db, first, "rate_limited")
-    second = tables.reserve(db, ACCOUNT, b"retried", 50) or 0
-    tables.settle(db, second, b"retried", stored(20), USAGE)
-    third = tables.reserve(db, ACCOUNT, b"lost", 50) or 0
-    tables.mark_unknown(db, third, "timeout")
+    first = tables.reserve(db, [Reservation(ACCOUNT, b"retried", 50)])[0] or 0
+    tables.end(db, [Ending.released(first, "rate_limited")])
+    second = tables.reserve(db, [Reservation(ACCOUNT, b"retried", 50)])[0] or 0
+    tables.end(db, [Ending.settled(second, b"retried", stored(20), USAGE)])
+    third = tables.reserve(db, [Reservation(ACCOUNT, b"lost", 50)])[0] or 0
+    tables.end(db, [Ending.unknown(third, "timeout")])
     tables.add_hits(db, {ACCOUNT: 2})
     tables.add_hits(db, {ACCOUNT: 1})
     [row] = read_ledger(db, "run")
@@ -198,7 +198,7 @@ def test_a_failed_operation_leaves_no_half_and_disturbs_no_other(tmp_path: Path)
     def whole(db: sqlite3.Connection) -> int:
         return db.execute("INSERT INTO t VALUES(2)").rowcount
 
-    async def main() -> list[Any]:
+    async def main() -> tuple[Any, Any]:
         db = sqlite3.connect(tmp_path / "t.sqlite", isolation_level=None, check_same_thread=False)
         db.execute("CREATE TABLE t(x)")
         writer = Writer(db)

@@ -68,6 +68,30 @@ def test_no_interleaving_exceeds_the_cap(cap: int, steps: list[tuple[str, int]])
     db.close()
 
 
+@given(cap=st.none() | st.integers(0, 3000), bounds=st.lists(st.integers(0, 999), max_size=12), data=st.data())
+def test_together_is_as_one_after_the_other(cap: int | None, bounds: list[int], data: st.DataObject) -> None:
+    """Attempts that one transaction reserves, and ends, leave what they would have left each in its own."""
+    other = Account("without a budget", "explain", "scripted/parrot", "features")
+    asked = [
+        Reservation(data.draw(st.sampled_from([ACCOUNT, ACCOUNT, other])), b"%d" % n, bound)
+        for n, bound in enumerate(bounds)
+    ]
+    ends = [Ending.settled(1, b"k", stored(7), USAGE), Ending.released(2, "late"), Ending.unknown(3, "timeout")]
+    ends = data.draw(st.lists(st.sampled_from([*ends, Ending.released(1, "late"), Ending.unknown(99, "never")])))
+    left: list[object] = []
+    for size in (1, len(bounds) + len(ends) + 1):
+        db = memory()
+        tables.open_run(db, "run", cap)
+        ids = [each for i in range(0, len(asked), size) for each in tables.reserve(db, asked[i : i + size])]
+        for i in range(0, len(ends), size):
+            tables.end(db, ends[i : i + size])
+        attempts = db.execute("SELECT id, run, key, state, kind, reserved, actual, output_tokens FROM attempt")
+        answers = db.execute("SELECT key, status, cost FROM answer")
+        left.append((ids, attempts.fetchall(), answers.fetchall(), tables.read_budget(db, "run")))
+        db.close()
+    assert left[0] == left[1]
+
+
 def test_a_second_settlement_is_harmless() -> None:
     """An attempt that was settled twice is charged once, and the first answer stays."""
     db = memory()
@@ -212,6 +236,24 @@ def test_a_failed_operation_leaves_no_half_and_disturbs_no_other(tmp_path: Path)
     check = sqlite3.connect(tmp_path / "t.sqlite")
     assert check.execute("SELECT x FROM t").fetchall() == [(2,)]
     check.close()
+
+
+def test_what_cannot_be_reserved_disturbs_no_other(tmp_path: Path) -> None:
+    """A bound that no column holds fails alone; those that were to be written with it are."""
+
+    async def main() -> tuple[Any, ...]:
+        store = Store.open(tmp_path / "a.sqlite")
+        await store.open_run("run", None)
+        asked = [store.reserve(ACCOUNT, b"%d" % n, bound) for n, bound in enumerate((5, 2**70, 7))]
+        results = await asyncio.gather(*asked, return_exceptions=True)
+        budget = store.budget("run")
+        store.close()
+        assert budget is not None
+        return (*results, budget.committed)
+
+    first, failed, last, committed = asyncio.run(main())
+    assert isinstance(failed, OverflowError)
+    assert (first, last, committed) == (1, 2, 12)
 
 
 def test_a_file_that_cannot_be_written_stops_the_run() -> None:

@@ -2,30 +2,20 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from autointerp.contrast import RESAMPLES, Contrast, contrast
 from autointerp.counted import Counted, counted_prefix
+from autointerp.inference import average, benjamini_hochberg
+from autointerp.power import spread
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.outcome import ArmInfo, Outcome
 from autointerp.records.trial import Score, Undefined
-from autointerp.statistics import (
-    FEWEST,
-    Bounds,
-    Estimate,
-    MannWhitney,
-    bootstrap_difference,
-    bootstrap_interval,
-    difference_bounds,
-    mann_whitney,
-    probability_superior,
-)
+from autointerp.statistics import Estimate, bootstrap_interval
+from autointerp.tokens import TokenSplit, token_split
 from sae.errors import UserError, nearest
-
-_RESAMPLES = 1000
-_FEWEST_MATCHED = 20
-"""Units per arm below which a comparison at matched density is `Undefined`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +40,14 @@ class Averages:
 
     n: int
     """Units where the measure is defined."""
+    documents: bool
+    """Whether the intervals count the documents that units share; otherwise they are over units alone."""
     median: Estimate | Undefined
-    """With its 95 % bootstrap interval over units."""
+    """With its 95 % bootstrap interval."""
     mean: Estimate | Undefined
     """The same for the mean."""
+    sd: float | Undefined
+    """Standard deviation over units."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,52 +79,6 @@ class ArmSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class Support:
-    """Densities that both arms have: a comparison at matched density keeps to them."""
-
-    low: float
-    """Lowest density in both arms, on the explain split."""
-    high: float
-    """Highest density in both arms."""
-    kept: tuple[int, int]
-    """Scored units within, of the reference and of the baseline."""
-    lost: tuple[int, int]
-    """Scored units outside."""
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One measure: the reference arm less a baseline."""
-
-    n: tuple[int, int]
-    """Units where the measure is defined, of the reference and of the baseline."""
-    median: Estimate | Undefined
-    """Difference of medians with its 95 % bootstrap interval over units."""
-    mean: Estimate | Undefined
-    """Difference of means."""
-    superior: Estimate | Undefined
-    """Probability that a random unit of the reference has the higher value, ties counted half."""
-    test: MannWhitney | Undefined
-    """Two-sided Mann-Whitney test."""
-
-
-@dataclass(frozen=True, slots=True)
-class Contrast:
-    """The reference arm against one baseline."""
-
-    baseline: str
-    """Label of the baseline."""
-    support: Support | Undefined | None
-    """Common densities, where the baseline is compared at matched density; `Undefined` where there are none."""
-    differences: Mapping[str, Difference]
-    """By measure."""
-    bounds: Bounds | Undefined
-    """On the difference of means of the headline, whatever the counted units without it would have scored."""
-    intervals: tuple[Estimate | Undefined, ...]
-    """Difference of means within activation interval 1 to 12."""
-
-
-@dataclass(frozen=True, slots=True)
 class Comparison:
     """A whole run in numbers."""
 
@@ -146,6 +94,8 @@ class Comparison:
     """Per arm, in the order given."""
     contrasts: tuple[Contrast, ...]
     """Per baseline, in the same order."""
+    tokens: tuple[TokenSplit, ...] = ()
+    """Per arm, single-token and multi-token units apart."""
 
 
 def compare(outcomes: Sequence[Outcome], arms: Sequence[ArmInfo], reference: str, seed: int) -> Comparison:
@@ -161,11 +111,18 @@ def compare(outcomes: Sequence[Outcome], arms: Sequence[ArmInfo], reference: str
     return Comparison(
         reference,
         headline,
-        tuple(sorted({each.explanation.explainer for each in counted if isinstance(each.explanation, Explanation)})),
+        tuple(sorted(_explainers(counted))),
         seed,
         tuple(_summary(table, arm) for arm in arms),
-        tuple(_contrast(table, reference, arm) for arm in arms if arm.label != reference),
+        _adjusted([contrast(table, reference, arm) for arm in arms if arm.label != reference]),
+        tuple(token_split(table, reference, arm) for arm in arms),
     )
+
+
+def _explainers(outcomes: Sequence[Outcome]) -> set[str]:
+    """Who wrote the explanations; the fixed ones of controls are nobody's."""
+    said = (each.explanation for each in outcomes)
+    return {each.explainer for each in said if isinstance(each, Explanation) and ":" not in each.explainer}
 
 
 def _summary(table: Counted, info: ArmInfo) -> ArmSummary:
@@ -189,65 +146,33 @@ def _funnel(table: Counted, info: ArmInfo) -> Funnel:
 
 
 def _averages(table: Counted, arm: str, measure: str) -> Averages:
-    values = table.values(arm, measure)
-    median = bootstrap_interval(values, "median", table.rng(arm, measure, "median"), _RESAMPLES)
-    mean = bootstrap_interval(values, "mean", table.rng(arm, measure, "mean"), _RESAMPLES)
-    return Averages(len(values), median, mean)
+    sample = table.sample(arm, measure)
+    found = average(sample, ("median", "mean"), table.rng(arm, measure), RESAMPLES)
+    scatter = spread(sample.values.tolist())
+    few = Undefined(f"{len(sample)} units do not show how the measure scatters")
+    known = bool(len(sample.influence))
+    return Averages(len(sample), known, found["median"], found["mean"], few if scatter is None else scatter)
 
 
 def _interval_mean(table: Counted, arm: str, measure: str) -> IntervalMean:
     values = table.values(arm, measure)
-    return IntervalMean(len(values), bootstrap_interval(values, "mean", table.rng(arm, measure, "mean"), _RESAMPLES))
+    return IntervalMean(len(values), bootstrap_interval(values, "mean", table.rng(arm, measure, "mean"), RESAMPLES))
 
 
 def _share(part: int, whole: int, reason: str) -> float | Undefined:
     return part / whole if whole else Undefined(reason)
 
 
-def _contrast(table: Counted, reference: str, baseline: ArmInfo) -> Contrast:
-    support = _support(table, reference, baseline.label) if baseline.kind == "neurons-matched" else None
-    if isinstance(support, Undefined):
-        nothing = Difference((0, 0), support, support, support, support)
-        none = dict.fromkeys(table.main, nothing)
-        return Contrast(baseline.label, support, none, support, (support,) * len(table.intervals))
-
-    def keep(outcome: Outcome) -> bool:
-        return support is None or support.low <= outcome.statistics.density_explain <= support.high
-
-    def sides(measure: str) -> tuple[np.ndarray, np.ndarray]:
-        return table.values(reference, measure, keep), table.values(baseline.label, measure, keep)
-
-    def rng(measure: str) -> np.random.Generator:
-        return table.rng(reference, baseline.label, measure)
-
-    by_interval = [bootstrap_difference(*sides(name), "mean", rng(name), _RESAMPLES) for name in table.intervals]
-    differences = {measure: _difference(*sides(measure), rng(measure)) for measure in table.main}
-    x, y = sides(table.headline)
-    kept = [sum(map(keep, table.arms.get(arm, []))) for arm in (reference, baseline.label)]
-    bounds = difference_bounds(x, y, (kept[0] - len(x), kept[1] - len(y)))
-    return Contrast(baseline.label, support, differences, bounds, tuple(by_interval))
+def adjusted(comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
+    """The comparisons, by protocol, with every contrast's `q` over the family of all contrasts under all protocols."""
+    family = iter(_adjusted([contrast for each in comparisons.values() for contrast in each.contrasts]))
+    return {
+        name: replace(each, contrasts=tuple(next(family) for _ in each.contrasts)) for name, each in comparisons.items()
+    }
 
 
-def _difference(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> Difference:
-    n = (len(x), len(y))
-    if min(n) < FEWEST:
-        few = Undefined(f"{n[0]} and {n[1]} units; a comparison needs {FEWEST} of each")
-        return Difference(n, few, few, few, few)
-    return Difference(
-        n,
-        bootstrap_difference(x, y, "median", rng, _RESAMPLES),
-        bootstrap_difference(x, y, "mean", rng, _RESAMPLES),
-        probability_superior(x, y, rng, _RESAMPLES),
-        mann_whitney(x, y),
-    )
-
-
-def _support(table: Counted, reference: str, baseline: str) -> Support | Undefined:
-    densities = [table.densities(arm) for arm in (reference, baseline)]
-    if not all(map(len, densities)):
-        return Undefined("an arm has no scored unit")
-    low, high = max(float(each.min()) for each in densities), min(float(each.max()) for each in densities)
-    first, second = (int(((each >= low) & (each <= high)).sum()) for each in densities)
-    if min(first, second) < _FEWEST_MATCHED:
-        return Undefined(f"{first} and {second} units of common density; a comparison needs {_FEWEST_MATCHED} of each")
-    return Support(low, high, (first, second), (len(densities[0]) - first, len(densities[1]) - second))
+def _adjusted(contrasts: Sequence[Contrast]) -> tuple[Contrast, ...]:
+    """The contrasts with `q` over all of them."""
+    tested = [each.p for each in contrasts if not isinstance(each.p, Undefined)]
+    q = iter(benjamini_hochberg(np.array(tested, dtype=np.float64)).tolist())
+    return tuple(each if isinstance(each.p, Undefined) else replace(each, q=next(q)) for each in contrasts)

@@ -39,7 +39,12 @@ class Identity(BaseModel):
     features: str = "all"
     """Which features: `0:4096`, `0:4096:8`, `3,17,900`, `random:256`, `alive`, `density:1e-5..1e-2`, `@file`, `all`."""
     baseline: tuple[str, ...] = ("neurons",)
-    """What to compare with, repeatable: `neurons`, `neurons-matched`, `random`, `sae:PATH`, `none`."""
+    """What to compare with, repeatable: `neurons`, `neurons-matched`, `random`, `pca`, `sae:PATH`, `none`, or
+    `shuffled-subject[:PATH]`: the subject with its weights shuffled, and a dictionary of its own, at PATH or trained
+    once into the results directory (about 10 minutes on 2 CPU cores for the demonstration)."""
+    controls: tuple[str, ...] = ()
+    """The features again with other explanations, repeatable: `shuffled` (another feature's), `empty`, `generic`;
+    `standard` is all three and the baselines random, pca and neurons-matched; `none`."""
     corpus: tuple[str, ...] = ("local", "generated")
     """Text, repeatable: `local` (installed distributions), `generated`, or .txt, .jsonl, .parquet paths and globs."""
     text_column: str = "text"
@@ -54,6 +59,8 @@ class Identity(BaseModel):
     """`lookup` (no language model) or `anthropic/MODEL`, `openai/MODEL`."""
     simulator: str = "lookup"
     """`lookup` (no language model), `anthropic/MODEL`, `openai/MODEL`, or by log-probabilities `slots/`, `local/`."""
+    explanations: int = Field(default=1, ge=1)
+    """Explanations drawn per unit; of several the best on the select split is scored, on the score split."""
     dtype: Dtype = "float32"
     """Precision of the subject."""
     seed: int = Field(default=0, ge=0)

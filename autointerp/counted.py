@@ -1,15 +1,28 @@
 """The outcomes that count, looked up by arm and measure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
 
+from autointerp.inference import Sample
 from autointerp.records.outcome import Outcome
 from autointerp.records.trial import Measure, Score
 
 LIFT = "lift"
 """The headline measure less that of `unigram`, unit by unit."""
+BIGRAM_LIFT = "lift_bigram"
+"""The headline measure less that of `bigram`, unit by unit."""
+FLOOR = "floor"
+"""What can be had without an explanation: the better of a constant prediction and of the highest level at every
+excerpt's anchor. A protocol whose constant does not score 0, as a correlation's does, names a measure ``constant_``."""
+ABOVE_FLOOR = "above_floor"
+"""The headline measure less its floor."""
+OF_CEILING = "of_ceiling"
+"""Share of the way from the floor to the ceiling, which the true levels reach: (score - floor) / (ceiling - floor)."""
+_REFERENCES = ("constant", "anchor", "unigram", "bigram", "quantised_oracle")
+_UNCONTRASTED = ("constant_", "anchor_", "bigram_", FLOOR)
+"""What a reference predictor that no lift is taken from reaches is told of each arm, not compared between arms."""
 
 
 def counted_prefix(outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
@@ -36,8 +49,15 @@ class Counted:
                 names |= dict.fromkeys(outcome.result.measures)
         self.intervals = [f"{headline}_interval_{i}" for i in range(1, 13)]
         self.main = [name for name in names if "_interval_" not in name]
-        if f"unigram_{headline}" in names:
-            self.main.append(LIFT)
+        derived = {
+            LIFT: f"unigram_{headline}" in names,
+            BIGRAM_LIFT: f"bigram_{headline}" in names,
+            FLOOR: f"quantised_oracle_{headline}" in names,
+            ABOVE_FLOOR: f"quantised_oracle_{headline}" in names,
+            OF_CEILING: f"quantised_oracle_{headline}" in names,
+        }
+        self.main += [name for name, known in derived.items() if known]
+        self.contrasted = [name for name in self.main if not name.startswith(_UNCONTRASTED)]
 
     def values(
         self, arm: str, measure: str, keep: Callable[[Outcome], bool] = lambda _: True
@@ -46,6 +66,18 @@ class Counted:
         found = (self.value(outcome, measure) for outcome in self.arms.get(arm, []) if keep(outcome))
         return np.array([value for value in found if value is not None], dtype=np.float64)
 
+    def sample(self, arm: str, measure: str, keep: Callable[[Outcome], bool] = lambda _: True) -> Sample:
+        """The same with what each document does to it; values alone where that is not known of every unit."""
+        kept = [each for each in self.arms.get(arm, []) if keep(each) and self.value(each, measure) is not None]
+        values = np.array([self.value(outcome, measure) for outcome in kept], dtype=np.float64)
+        found = [_influence(outcome, measure, self.headline) for outcome in kept]
+        known = [each for each in found if each is not None]
+        if not known or len(known) < len(found):
+            return Sample.of(values)
+        unit = np.repeat(np.arange(len(known)), [len(clusters) for clusters, _ in known])
+        clusters, changes = (np.concatenate(column) for column in zip(*known, strict=True))
+        return Sample(values, unit, clusters, changes)
+
     def densities(self, arm: str) -> Float[np.ndarray, " unit"]:
         """Explain density of every scored unit of `arm`."""
         scored = (each for each in self.arms.get(arm, []) if self.value(each, self.headline) is not None)
@@ -53,12 +85,43 @@ class Counted:
 
     def value(self, outcome: Outcome, measure: str) -> float | None:
         """One unit's `measure`, None where it failed or is undefined."""
-        if measure == LIFT:
-            own, floor = self.value(outcome, self.headline), self.value(outcome, f"unigram_{self.headline}")
-            return None if own is None or floor is None else own - floor
+        if measure in (LIFT, BIGRAM_LIFT, FLOOR, ABOVE_FLOOR, OF_CEILING):
+            known = {name: self.value(outcome, f"{name}_{self.headline}") for name in _REFERENCES}
+            return _derived(measure, self.value(outcome, self.headline), known)
         found = outcome.result.measures.get(measure) if isinstance(outcome.result, Score) else None
         return found.value if isinstance(found, Measure) else None
 
     def rng(self, *words: str) -> np.random.Generator:
         """A generator of its own for what is named, so that no number depends on which others are computed."""
         return np.random.default_rng([self.seed, *"/".join(words).encode()])
+
+
+def _derived(measure: str, score: float | None, known: Mapping[str, float | None]) -> float | None:
+    """`measure` of a unit from its score and those of the reference predictors; None where it is undefined."""
+    if score is None:
+        return None
+    constant, anchor, ceiling = known["constant"] or 0.0, known["anchor"], known["quantised_oracle"]
+    floor = constant if anchor is None else max(constant, anchor)
+    match measure:
+        case "lift" | "lift_bigram":
+            below = known["unigram" if measure == LIFT else "bigram"]
+            return None if below is None else score - below
+        case "floor":
+            return floor
+        case "above_floor":
+            return score - floor
+        case _:
+            return None if ceiling is None or ceiling <= floor else (score - floor) / (ceiling - floor)
+
+
+def _influence(outcome: Outcome, measure: str, headline: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Document clusters of one unit's `measure`, and what each does to it."""
+    found = outcome.result.influence if isinstance(outcome.result, Score) else None
+    if found is None:
+        return None
+    lifted = {LIFT: "unigram", BIGRAM_LIFT: "bigram"}
+    names = (headline, f"{lifted[measure]}_{headline}") if measure in lifted else (measure,)
+    parts = [found.changes[name].astype(np.float64) for name in names if name in found.changes]
+    if len(parts) < len(names):
+        return None
+    return found.clusters, parts[0] - sum(parts[1:])

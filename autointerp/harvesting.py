@@ -4,18 +4,24 @@ import dataclasses
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
+
 from autointerp.activations.harvest import harvest as harvest_arms
-from autointerp.activations.plan import ArmUnits, LogitTokens
+from autointerp.activations.logit_test import SHOWN, distractors
+from autointerp.activations.plan import ArmUnits, LogitTest, LogitTokens
 from autointerp.activations.replay import Replay
 from autointerp.activations.source import StoreSource
 from autointerp.activations.store import Store
-from autointerp.config import RunConfig
+from autointerp.arms import Arm, explain_windows
+from autointerp.config import RunConfig, load_run
+from autointerp.controls import arm_infos, controlled
 from autointerp.manifest import environment, read_manifest, run_key, timed, update_manifest
 from autointerp.notation import display
 from autointerp.prompts import prompt_digests
 from autointerp.report import terminal
+from autointerp.seams import Source
 from autointerp.spending import fixed
-from autointerp.wiring import Arm, Setting, harvest_sizes, load_setting
+from autointerp.wiring import Setting, harvest_sizes, load_setting
 from sae.errors import UserError
 from sae.features import stream_units
 from sae.logits import top_logits
@@ -24,10 +30,10 @@ HARVEST = "harvest"
 """Folder of the store within a results directory."""
 
 
-def harvested(config: RunConfig, directory: Path) -> StoreSource:
+def harvested(config: RunConfig, directory: Path) -> Source:
     """The store of the run, harvested where it is not there yet; the directory is made when all is loaded."""
     with timed(directory, "load"):
-        setting = load_setting(config, terminal.say)
+        setting = load_setting(config, directory, terminal.say)
         save(config, directory)
     store = directory / HARVEST
     if read_manifest(directory).get("harvest") not in (None, setting.key) and store.exists():
@@ -47,7 +53,7 @@ def harvested(config: RunConfig, directory: Path) -> StoreSource:
                 "prompts": dict(prompt_digests()),
                 "dictionaries": {arm.info.label: arm.digest for arm in setting.arms},
             },
-            "arms": [dataclasses.asdict(arm.info) for arm in setting.arms],
+            "arms": [dataclasses.asdict(info) for info in arm_infos(config, [arm.info for arm in setting.arms])],
             "harvest": setting.key,
         },
     )
@@ -59,7 +65,7 @@ def harvested(config: RunConfig, directory: Path) -> StoreSource:
             terminal.say("The harvest was interrupted and will start over; answers already paid for are kept.")
             terminal.say(f"Go on with: autointerp resume {directory}")
             raise
-    return StoreSource(Store.open(store), setting.recompute)
+    return controlled(config, StoreSource(Store.open(store), setting.recompute))
 
 
 def save(config: RunConfig, directory: Path) -> None:
@@ -77,8 +83,11 @@ def _harvest(setting: Setting, out: Path) -> None:
     windows, splits = setting.corpus.windows, setting.corpus.splits
     places = {arm.info.label: (arm.site, arm.dictionary) for arm in setting.arms}
     units = {arm.info.label: arm.units for arm in setting.arms}
+    subjects = {arm.info.label: arm.subject for arm in setting.arms}
     replay = Replay(
-        lambda: stream_units(setting.subject, places, windows, units=units, batch=setting.config.windows_per_pass)
+        lambda: stream_units(
+            setting.subject, places, windows, units=units, subjects=subjects, batch=setting.config.windows_per_pass
+        )
     )
     with closing(replay), terminal.stage(HARVEST, 2 * len(windows), "windows") as advance:
 
@@ -102,18 +111,21 @@ def _harvest(setting: Setting, out: Path) -> None:
 
 def _arm_units(setting: Setting, arm: Arm) -> ArmUnits:
     names = arm.dictionary.names()
-    top = top_logits(setting.subject, arm.site, arm.dictionary)
-    logits = None
+    asked = harvest_sizes(setting.config).logit_tokens
+    top = top_logits(arm.subject, arm.site, arm.dictionary, SHOWN + asked)
+    logits, test = None, None
     if top is not None:
-        logits = LogitTokens(
-            top.promoted[arm.units],
-            top.promoted_weights[arm.units],
-            top.suppressed[arm.units],
-            top.suppressed_weights[arm.units],
-        )
-    return ArmUnits(arm.units, tuple(names[i] for i in arm.units), arm.thresholds, logits)
+        ends = (top.promoted, top.promoted_weights, top.suppressed, top.suppressed_weights)
+        logits = LogitTokens(*(end[arm.units, :SHOWN] for end in ends))
+        if asked:
+            ids = explain_windows(setting.corpus)
+            counts = np.bincount(ids.tokens[ids.counted()], minlength=len(setting.subject.token_bytes()))
+            promoted = top.promoted[arm.units]
+            random, matched = distractors(promoted, counts, np.random.default_rng(setting.config.seed))
+            test = LogitTest(promoted[:, SHOWN:], random, matched)
+    return ArmUnits(arm.units, tuple(names[i] for i in arm.units), arm.thresholds, logits, test)
 
 
-def stored(directory: Path) -> StoreSource:
-    """The harvested store of a run, without its subject."""
-    return StoreSource(Store.open(directory / HARVEST), None)
+def stored(directory: Path) -> Source:
+    """The harvested store of a run with its controls, without its subject."""
+    return controlled(load_run(directory), StoreSource(Store.open(directory / HARVEST), None))

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from autointerp import compare as comparing
-from autointerp.activations.source import StoreSource
 from autointerp.activations.store import Store
+from autointerp.arms import FEATURES
 from autointerp.config import Conduct, Format, RunConfig, load_run
 from autointerp.harvesting import HARVEST, harvested, save, stored
+from autointerp.judges import judges, presets
 from autointerp.llm.estimate import minutes
 from autointerp.llm.progress import Progress as Calls
 from autointerp.manifest import read_manifest, run_key, timed, update_manifest
@@ -21,7 +22,7 @@ from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.outcome import ArmInfo, Outcome
 from autointerp.report import plots, tables, terminal
 from autointerp.report.render import render, render_estimate, render_ledger
-from autointerp.seams import BudgetReached, Interrupted, Overrun
+from autointerp.seams import BudgetReached, Interrupted, Overrun, Source
 from autointerp.spending import (
     PILOT,
     STAGES,
@@ -33,7 +34,7 @@ from autointerp.spending import (
     open_batches,
     open_client,
 )
-from autointerp.wiring import FEATURES, judges, presets
+from autointerp.wiring import explained_as
 from sae.errors import UserError, nearest
 
 OK, FAILURE, PARTIAL, BUDGET, INTERRUPTED = 0, 1, 3, 4, 130
@@ -164,7 +165,7 @@ def _compare(
 ) -> dict[str, comparing.Comparison]:
     """One comparison per protocol, the headline first."""
     own = tables.by_protocol(outcomes)
-    return {name: comparing.compare(each, arms, reference, seed) for name, each in own.items()}
+    return comparing.adjusted({name: comparing.compare(each, arms, reference, seed) for name, each in own.items()})
 
 
 def _draw(directory: Path, outcomes: Sequence[Outcome], comparisons: Mapping[str, comparing.Comparison]) -> None:
@@ -179,13 +180,13 @@ def _with_conduct(directory: Path, conduct: Conduct) -> RunConfig:
     return config.model_copy(update={"draws": config.draws + 1}) if config.retry_failed else config
 
 
-def _evaluate(config: RunConfig, directory: Path, source: StoreSource) -> int:
+def _evaluate(config: RunConfig, directory: Path, source: Source) -> int:
     if config.dry_run:
         return _dry_run(config, directory, source)
     return _finish(config, directory, _judge(config, directory, source, "evaluate", lambda judged: judged.whole))
 
 
-def _dry_run(config: RunConfig, directory: Path, source: StoreSource) -> int:
+def _dry_run(config: RunConfig, directory: Path, source: Source) -> int:
     order = admission_order(source.units(), config.seed)
     rows = count_calls(config, directory, order, source, presets(config))
     least = minutes(rows, config.requests_per_minute, config.tokens_per_minute)
@@ -193,7 +194,7 @@ def _dry_run(config: RunConfig, directory: Path, source: StoreSource) -> int:
 
 
 def _judge(
-    config: RunConfig, directory: Path, source: StoreSource, stage: str, step: Callable[[Evaluation], EndOfUnit]
+    config: RunConfig, directory: Path, source: Source, stage: str, step: Callable[[Evaluation], EndOfUnit]
 ) -> Run:
     """Bring every unit to its end by `step`, in the admission order, with the progress on stderr."""
     order = admission_order(source.units(), config.seed)
@@ -220,7 +221,9 @@ def _judge(
 
     async def judge() -> Run:
         async with open_client(config, directory, key) as client:
-            judged = Evaluation(source, presets(config), judges(config, sorted({unit.arm for unit in order}), client))
+            arms = sorted({unit.arm for unit in order})
+            who = explained_as(config, source)
+            judged = Evaluation(source, presets(config), judges(config, arms, client), who, config.explanations)
             with terminal.stage(stage, len(order), "units") as advance:
                 ended = 0
 

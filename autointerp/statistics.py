@@ -10,7 +10,6 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int64
-from scipy import stats
 
 from autointerp.records.trial import Undefined
 
@@ -36,7 +35,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number with a 95 % percentile bootstrap interval over units."""
+    """A number with its 95 % bootstrap interval."""
 
     value: float
     """Computed from the sample itself."""
@@ -44,18 +43,6 @@ class Estimate:
     """Lower end."""
     high: float
     """Upper end."""
-
-
-@dataclass(frozen=True, slots=True)
-class MannWhitney:
-    """Two-sided Mann-Whitney test of two independent samples."""
-
-    u: float
-    """Pairs in which the first sample's value is the higher, ties counted half."""
-    p: float
-    """Two-sided p-value."""
-    effect: float
-    """Rank-biserial correlation, -1 to 1: 2 P(X > Y) + P(X = Y) - 1."""
 
 
 def ranks(
@@ -179,13 +166,61 @@ def _interval(x: np.ndarray, y: np.ndarray | None, draws: ClusterDraws, weights:
         x_variance, y_variance, covariance = sxx - sx**2 / n, syy - sy**2 / n, sxy - sx * sy / n
         defined = x_variance > _FLAT * sxx
         resampled = np.where(y_variance > _FLAT * syy, covariance / np.sqrt(x_variance * y_variance), 0.0)[defined]
-    return _percentiles(resampled.clip(-1, 1)) if len(resampled) else Interval(-1.0, 1.0)
+    return percentiles(resampled.clip(-1, 1)) if len(resampled) else Interval(-1.0, 1.0)
 
 
-def _percentiles(resampled: np.ndarray) -> Interval:
+def percentiles(resampled: np.ndarray) -> Interval:
+    """The interval that leaves out 2.5 % of the resamples on either side."""
     ordered = np.sort(resampled)
     outside = int(_TAIL * len(ordered))
     return Interval(float(ordered[outside]), float(ordered[len(ordered) - 1 - outside]))
+
+
+def pearson_influence(
+    truth: Float[np.ndarray, "*shape"],
+    prediction: Float[np.ndarray, "*shape"],
+    weights: Float[np.ndarray, "*shape"] | None = None,
+) -> Float[np.ndarray, "*shape"]:
+    """What each element adds to `pearson`: its derivative by the element's relative weight, 0 where it is constant.
+
+    The sum over all elements is 0, and the sum over a document cluster is the derivative by that cluster's weight.
+    """
+    weights = np.ones(truth.shape) if weights is None else weights
+    standard = _standardised(truth, weights), _standardised(prediction, weights)
+    if standard[0] is None or standard[1] is None:
+        return np.zeros(truth.shape)
+    x, y = standard
+    share = weights / weights.sum()
+    return share * (x * y - (share * x * y).sum() * (x**2 + y**2) / 2)
+
+
+def spearman_influence(
+    truth: Float[np.ndarray, "*shape"],
+    prediction: Float[np.ndarray, "*shape"],
+    weights: Float[np.ndarray, "*shape"] | None = None,
+) -> Float[np.ndarray, "*shape"]:
+    """The same for `spearman`: a heavier element also moves the ranks of those above it."""
+    weights = np.ones(truth.shape) if weights is None else weights
+    x, y = (_standardised(ranks(values, weights), weights) for values in (truth, prediction))
+    if x is None or y is None:
+        return np.zeros(truth.shape)
+    share = weights / weights.sum()
+    correlation = float((share * x * y).sum())
+    moved = np.zeros(truth.shape)
+    for values, own, other in ((truth, x, y), (prediction, y, x)):
+        scale = np.sqrt((share * (held := ranks(values, weights)) ** 2).sum() - (share * held).sum() ** 2)
+        gain = share * (other - correlation * own) / scale
+        _, place = np.unique(values.ravel(), return_inverse=True)
+        at = np.bincount(place, gain.ravel())
+        # An element counts whole in the ranks above it and half in those that are tied with it.
+        moved += (weights.ravel() * (at.sum() - np.cumsum(at) + at / 2)[place]).reshape(truth.shape)
+    return pearson_influence(x, y, weights) + moved
+
+
+def _standardised(values: np.ndarray, weights: np.ndarray) -> np.ndarray | None:
+    """`values` with weighted mean 0 and variance 1, or None where they are constant."""
+    centred = _centred(values, weights)
+    return None if centred is None else centred / np.sqrt((weights * centred**2).sum() / weights.sum())
 
 
 Average: TypeAlias = Literal["median", "mean"]
@@ -199,7 +234,7 @@ def bootstrap_interval(
     """Median or mean over units with its interval; `Undefined` below `FEWEST` units."""
     if few := _too_few(values):
         return few
-    interval = _percentiles(_resampled(values, average, rng, resamples))
+    interval = percentiles(_resampled(values, average, rng, resamples))
     return Estimate(float(_AVERAGES[average](values)), interval.low, interval.high)
 
 
@@ -214,37 +249,8 @@ def bootstrap_difference(
     if few := _too_few(x) or _too_few(y):
         return few
     resampled = _resampled(x, average, rng, resamples) - _resampled(y, average, rng, resamples)
-    interval = _percentiles(resampled)
+    interval = percentiles(resampled)
     return Estimate(float(_AVERAGES[average](x) - _AVERAGES[average](y)), interval.low, interval.high)
-
-
-def probability_superior(
-    x: Float[np.ndarray, " first"], y: Float[np.ndarray, " second"], rng: np.random.Generator, resamples: int = 2000
-) -> Estimate | Undefined:
-    """P(X > Y) + P(X = Y) / 2 for a random unit of each sample; `Undefined` below `FEWEST` in either."""
-    if few := _too_few(x) or _too_few(y):
-        return few
-    ordered = np.sort(y)
-    below, up_to = np.searchsorted(ordered, x, "left"), np.searchsorted(ordered, x, "right")
-    parts: list[np.ndarray] = []
-    width = len(x) + len(y)
-    for rows, columns in zip(
-        _indices(len(x), rng, resamples, width), _indices(len(y), rng, resamples, width), strict=True
-    ):
-        under = np.pad(np.cumsum(_times(columns), axis=1), ((0, 0), (1, 0)))
-        pairs = np.take_along_axis(under, below[rows], 1) + np.take_along_axis(under, up_to[rows], 1)
-        parts.append(pairs.mean(axis=1) / (2 * len(y)))
-    interval = _percentiles(np.concatenate(parts))
-    return Estimate(float((below + up_to).mean() / (2 * len(y))), interval.low, interval.high)
-
-
-def mann_whitney(x: Float[np.ndarray, " first"], y: Float[np.ndarray, " second"]) -> MannWhitney | Undefined:
-    """Mann-Whitney test that `x` and `y` are alike; `Undefined` where either is empty."""
-    if not len(x) or not len(y):
-        return Undefined("one of the samples is empty")
-    result = stats.mannwhitneyu(x, y, alternative="two-sided")
-    u = float(result.statistic)
-    return MannWhitney(u, float(result.pvalue), 2 * u / (len(x) * len(y)) - 1)
 
 
 def _too_few(values: np.ndarray) -> Undefined | None:
@@ -270,29 +276,3 @@ def _indices(
     at_once = max(1, _CELLS // width)
     for begin in range(0, resamples, at_once):
         yield rng.integers(n, size=(min(at_once, resamples - begin), n))
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """Where a difference of means lies, whatever the missing values are."""
-
-    missing: tuple[int, int]
-    """Units without a value, on either side."""
-    low: float
-    """With those of the first side at -1 and those of the second at +1."""
-    high: float
-    """The other way round."""
-
-
-def difference_bounds(
-    x: Float[np.ndarray, " n"], y: Float[np.ndarray, " m"], missing: tuple[int, int]
-) -> Bounds | Undefined:
-    """Bounds on mean(x) - mean(y) where `missing` values of each, all between -1 and 1, are unknown.
-
-    They need no assumption on why values are missing (C. F. Manski, Nonparametric Bounds on Treatment Effects, 1990).
-    """
-    n, m = len(x) + missing[0], len(y) + missing[1]
-    if not n or not m:
-        return Undefined("an arm has no counted unit")
-    middle, slack = float(x.sum()) / n - float(y.sum()) / m, missing[0] / n + missing[1] / m
-    return Bounds(missing, middle - slack, middle + slack)

@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from autointerp.arms import explain_windows
 from autointerp.config import Format, TrainConfig, TrainSubjectConfig, parse_count
 from autointerp.manifest import environment, update_manifest, write_json
 from autointerp.report import terminal
 from autointerp.report.render import render_columns, render_values
-from autointerp.wiring import choose_device, explain_windows, say_corpus, score_windows, subject_path
+from autointerp.wiring import choose_device, say_corpus, score_windows, subject_path
 from sae.architectures.weights import Trained
 from sae.config import TrainingRecipe
 from sae.corpus.corpus import load_corpus, load_documents

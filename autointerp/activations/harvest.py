@@ -6,12 +6,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from autointerp.activations.layout import Writer
+from autointerp.activations.layout import Writer, excerpts_of
 from autointerp.activations.pairs import cells_of
-from autointerp.activations.passes import ArmState, SplitState, interval_of
-from autointerp.activations.plan import GROUPS, INTERVAL, SPLITS, TOP, ArmUnits, Block, HarvestSizes
+from autointerp.activations.passes import ArmState, interval_of
+from autointerp.activations.plan import GROUPS, INTERVAL, LOGIT_KINDS, SPLITS, TOP, ArmUnits, Block, HarvestSizes
 from autointerp.activations.references import REFERENCES, References
-from autointerp.activations.sampling import Anchors
 from autointerp.records.unit import Split
 from sae.corpus.windows import Windows
 
@@ -19,7 +18,6 @@ __all__ = ["ArmUnits", "Block", "HarvestSizes", "harvest"]
 
 Passes: TypeAlias = Callable[[], Iterator[tuple[range, Mapping[str, Block]]]]
 """Starts the stream anew: batches of windows, each with the block of every arm."""
-Pools: TypeAlias = dict[Split, tuple[np.ndarray, np.ndarray]]
 
 
 def harvest(
@@ -50,25 +48,20 @@ def harvest(
         raise ValueError(f"{len(windows)} windows, {len(split)} splits, {len(cluster)} clusters")
     if windows.tokens.max(initial=-1) >= len(vocabulary):
         raise ValueError(f"Token {windows.tokens.max()} is not in the vocabulary of {len(vocabulary)}.")
-    anchors = Anchors(windows, sizes.excerpt_tokens)
     cells = cells_of(windows, split)
-    states = {label: ArmState(label, units, anchors, split, cells, sizes, seed) for label, units in arms.items()}
-    pools: Pools = {
-        name: anchors.draw(split == code, sizes.pool, np.random.default_rng([seed, code]))
-        for code, name in enumerate(SPLITS)
-        if name in sizes.splits
-    }
+    states = {label: ArmState(label, units, windows, split, cells, sizes, seed) for label, units in arms.items()}
     _each_batch(passes, "statistics", len(windows), progress, lambda label, *batch: states[label].first(*batch))
     for state in states.values():
-        state.plan(pools)
+        state.plan()
     _each_batch(passes, "excerpts", len(windows), progress, lambda label, *batch: states[label].second(*batch))
     writer = Writer(out, sizes, windows.context)
-    _write_corpus(writer, windows, split, cluster, vocabulary, pools, anchors)
+    _write_corpus(writer, windows, split, cluster, vocabulary, next(iter(states.values())))
     totals: dict[Split, int] = {name: int(windows.counted()[split == code].sum()) for code, name in enumerate(SPLITS)}
     references = {label: References(state.pairs, state.steps) for label, state in states.items()}
     known = _population(states, references, totals["score"])
     writer.write("units", {**_units(states, sizes, totals), **known})
-    writer.write("excerpts", _excerpts(states, references, sizes, anchors))
+    for place, width in enumerate(sizes.widths):
+        writer.write(excerpts_of(width.excerpt_tokens, sizes), _excerpts(states, references, place))
     writer.write("token_means", _token_means(states, references))
     n_windows = {name: int((split == code).sum()) for code, name in enumerate(SPLITS)}
     facts = {"key": key, "seed": seed, "arms": list(arms), "first": windows.first}
@@ -96,12 +89,13 @@ def _write_corpus(
     split: np.ndarray,
     cluster: np.ndarray,
     vocabulary: Sequence[str],
-    pools: Pools,
-    anchors: Anchors,
+    state: ArmState,
 ) -> None:
     own = {name: getattr(windows, name) for name in ("tokens", "length", "document", "offset")}
     writer.write("windows", {**own, "cluster": cluster, "split": split})
     writer.write("vocabulary", {"token": list(vocabulary)})
+    excerpts = state.excerpts[0]
+    anchors, pools = excerpts.anchors, {name: excerpts.pool(name) for name in excerpts.splits}
     code = np.repeat([SPLITS.index(name) for name in pools], [len(pool[0]) for pool in pools.values()])
     window, position = (np.concatenate([pool[i] for pool in pools.values()]) for i in (0, 1))
     start = anchors.start(window, position)
@@ -117,7 +111,7 @@ def _units(states: Mapping[str, ArmState], sizes: HarvestSizes, totals: Mapping[
         "name": [name for state in states.values() for name in state.units.names],
         "threshold": np.concatenate([state.units.thresholds for state in states.values()]),
     }
-    for name in sizes.splits:
+    for name in sizes.held:
         halves = [state.splits[name] for state in states.values()]
         counts = np.concatenate([half.counts for half in halves]).reshape(-1, sizes.n_intervals)
         steps = np.concatenate([state.steps for state in states.values()]).astype(np.float64)
@@ -125,6 +119,9 @@ def _units(states: Mapping[str, ArmState], sizes: HarvestSizes, totals: Mapping[
         maximum = np.concatenate([half.maximum for half in halves])
         statistics = {"fired": counts.sum(1), "maximum": maximum, "mean": mean, "interval_counts": counts}
         columns |= {f"{name}_{statistic}": values for statistic, values in statistics.items()}
+    for kind in LOGIT_KINDS:
+        tests = [(state.units.logit_test, len(state.units.units)) for state in states.values()]
+        columns[f"asked_{kind}"] = [row for test, n in tests for row in (getattr(test, kind) if test else [[]] * n)]
     for end in ("promoted", "suppressed"):
         for field, attribute in (("tokens", end), ("weights", f"{end}_weights")):
             columns[f"{end}_{field}"] = [
@@ -137,13 +134,11 @@ def _units(states: Mapping[str, ArmState], sizes: HarvestSizes, totals: Mapping[
     return columns
 
 
-def _excerpts(
-    states: Mapping[str, ArmState], references: Mapping[str, References], sizes: HarvestSizes, anchors: Anchors
-) -> dict[str, object]:
+def _excerpts(states: Mapping[str, ArmState], references: Mapping[str, References], width: int) -> dict[str, object]:
     tables: list[dict[str, Any]] = [
-        {**_kept(state, half, references[state.label], sizes, anchors), "arm": arm, "split": SPLITS.index(name)}
+        {**_kept(state, width, name, references[state.label]), "arm": arm, "split": SPLITS.index(name)}
         for arm, state in enumerate(states.values())
-        for name, half in state.splits.items()
+        for name in state.excerpts[width].splits
     ]
     lengths = [len(table["window"]) for table in tables]
     whole = {
@@ -156,21 +151,21 @@ def _excerpts(
     columns = {name: column[order] for name, column in whole.items()}
     coded = {"arm": (columns["arm"], list(states)), "split": (columns["split"], SPLITS)}
     texts = {"group": (columns["group"], GROUPS)}
+    anchors = next(iter(states.values())).excerpts[width].anchors
     ids = anchors.ids(columns["window"], columns["start"])
     return {**columns, **coded, **texts, "ids": ids, "activations": values[order], "bigram": bigram[order]}
 
 
-def _kept(
-    state: ArmState, half: SplitState, references: References, sizes: HarvestSizes, anchors: Anchors
-) -> dict[str, Any]:
-    """Columns of one arm's excerpts in one split, unsorted."""
+def _kept(state: ArmState, width: int, split: Split, references: References) -> dict[str, Any]:
+    """Columns of one arm's excerpts of one width in one split, unsorted."""
+    kept, anchors = state.excerpts[width].splits[split], state.excerpts[width].anchors
     parts: list[tuple[np.ndarray, ...]] = []
-    for group, table in ((TOP, half.top), (INTERVAL, half.intervals)):
+    for group, table in ((TOP, kept.top), (INTERVAL, kept.intervals)):
         cell, rank = np.nonzero(table.window >= 0)
-        row = cell if group == TOP else cell // sizes.n_intervals
+        row = cell if group == TOP else cell // state.n_intervals
         at = (table.window[cell, rank], table.position[cell, rank], table.values[cell, rank])
         parts.append((row, np.full(len(row), group), rank, *at))
-    planned = half.planned
+    planned = kept.planned
     parts.append((planned.row, planned.group, planned.rank, planned.window, planned.position, planned.values))
     row, group, rank, window, position, values = (np.concatenate(column) for column in zip(*parts, strict=True))
     start = anchors.start(window, position)
@@ -178,7 +173,7 @@ def _kept(
     value = values[np.arange(len(row)), anchor]
     fires = value > state.units.thresholds[row]
     interval = np.zeros(len(row), dtype=np.int64)
-    interval[fires] = interval_of(value[fires], state.splits["explain"].maximum[row[fires]], sizes.n_intervals)
+    interval[fires] = interval_of(value[fires], state.splits["explain"].maximum[row[fires]], state.n_intervals)
     place = (window.astype(np.int64) * anchors.windows.context + start)[:, None] + np.arange(anchors.width)
     return {
         "index": state.units.units[row],
@@ -189,7 +184,7 @@ def _kept(
         "start": start,
         "anchor": anchor,
         "activations": values,
-        "bigram": references.bigram(place, row) if half.name != "explain" else np.zeros_like(values),
+        "bigram": references.bigram(place, row) if split != "explain" else np.zeros_like(values),
     }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from autointerp.activations.plan import HarvestSizes
+from autointerp.activations.plan import LOGIT_KINDS, HarvestSizes
 from autointerp.activations.references import REFERENCES
 
 VERSION = 2
@@ -26,7 +26,7 @@ def schemas(sizes: HarvestSizes, context: int) -> dict[str, pa.Schema]:
     `bigram` is the predictor's value at each token, 0 in the explain split, where it would be no prediction.
     """
     tokens = pa.list_(pa.int32(), context)
-    ids, activations = pa.list_(pa.int32(), sizes.excerpt_tokens), pa.list_(pa.float32(), sizes.excerpt_tokens)
+    ids = pa.list_(pa.int32(), sizes.excerpt_tokens)
     counts = pa.list_(pa.int64(), sizes.n_intervals)
     statistics = {"fired": pa.int64(), "maximum": pa.float32(), "mean": pa.float64(), "interval_counts": counts}
     label = pa.dictionary(pa.int32(), pa.string())
@@ -42,25 +42,36 @@ def schemas(sizes: HarvestSizes, context: int) -> dict[str, pa.Schema]:
             "index": pa.int32(),
             "name": pa.string(),
             "threshold": pa.float32(),
-            **{f"{split}_{name}": kind for split in sizes.splits for name, kind in statistics.items()},
+            **{f"{split}_{name}": kind for split in sizes.held for name, kind in statistics.items()},
             **dict.fromkeys(REFERENCES, pa.float64()),
+            **{f"asked_{kind}": pa.list_(pa.int32()) for kind in LOGIT_KINDS},
             **{f"{end}_{name}": kind for end in ("promoted", "suppressed") for name, kind in logits.items()},
         },
-        "excerpts": {
-            "arm": label,
-            "index": pa.int32(),
-            "split": label,
-            "group": label,
-            **{name: pa.int32() for name in ("interval", "rank", "window", "start", "anchor")},
-            "ids": ids,
-            "activations": activations,
-            "bigram": activations,
-        },
+        **{excerpts_of(each.excerpt_tokens, sizes): _excerpts(each.excerpt_tokens) for each in sizes.widths},
         "pool": {"split": label, **{name: pa.int32() for name in ("window", "start", "anchor", "cluster")}, "ids": ids},
         "vocabulary": {"token": pa.string()},
         "token_means": {"arm": label, "index": pa.int32(), "token": pa.int32(), "mean": pa.float32()},
     }
     return {name: pa.schema(list(columns.items())) for name, columns in whole.items()}
+
+
+def excerpts_of(tokens: int, sizes: HarvestSizes) -> str:
+    """Name of the file with the excerpts of so many tokens."""
+    return "excerpts" if tokens == sizes.excerpt_tokens else f"excerpts_{tokens}"
+
+
+def _excerpts(tokens: int) -> dict[str, pa.DataType]:
+    label, activations = pa.dictionary(pa.int32(), pa.string()), pa.list_(pa.float32(), tokens)
+    return {
+        "arm": label,
+        "index": pa.int32(),
+        "split": label,
+        "group": label,
+        **{name: pa.int32() for name in ("interval", "rank", "window", "start", "anchor")},
+        "ids": pa.list_(pa.int32(), tokens),
+        "activations": activations,
+        "bigram": activations,
+    }
 
 
 def column(values: object, kind: pa.DataType) -> pa.Array:

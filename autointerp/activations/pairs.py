@@ -51,7 +51,7 @@ def cells_of(windows: Windows, split: np.ndarray) -> Cells:
     paired = counted & (np.arange(windows.context) > 0)
     code = before * (int(ids.max(initial=0)) + 1) + ids
     within = {name: (split == SPLITS.index(name))[:, None] for name in _SIDES}
-    known = np.intersect1d(*(code[paired & within[name]] for name in _SIDES))
+    known = np.intersect1d(code[paired & within["explain"]], code[paired & within["score"]])
     tokens = np.unique(ids[counted])
     cell = np.full(ids.shape, -1, dtype=np.int32)
     cell[counted] = len(known) + np.searchsorted(tokens, ids[counted])

@@ -39,7 +39,7 @@ class Predicted:
     value: Float[np.ndarray, " entry"]
     """Predicted activation, > 0, the same at every position of the cell."""
     positions: Float[np.ndarray, " entry"]
-    """Positions of the cell in the split that is predicted."""
+    """Positions of the cell in the split that is predicted, > 0."""
     total: Float[np.ndarray, " entry"]
     """Sum of the unit's activations there."""
     fired: Float[np.ndarray, " entry"]
@@ -121,32 +121,23 @@ class References:
         score, fired, counts = self._sums.sums("score"), self._sums.fired(), self._sums.counts("score")
         truth = Truth(n, score.sum(0) * self._scale, squares, fired.sum(0))
         by_token, fired_by_token = self._sums.by_token(score), self._sums.by_token(fired)
-        token_counts = np.bincount(self._sums.cells.column, weights=counts, minlength=by_token.shape[0])
+        cells = self._sums.cells
+        token_counts = np.bincount(cells.column, weights=counts, minlength=len(cells.tokens))
         unigram = self._predicted(self._unigram, by_token, fired_by_token, token_counts)
-        n_pairs = self._sums.cells.n_pairs
-        above = sparse.csc_array((n_pairs, score.shape[1]))
+        above = sparse.csc_array((cells.n_pairs, len(squares)))
         alone = sparse.csc_array(sparse.vstack([above, self._unigram]))
         bigram = self._predicted(sparse.csc_array(self._pairs + alone), score, fired, counts)
-        return dict(
-            zip(
-                REFERENCES,
-                (
-                    measure(each, truth)
-                    for each in (unigram, bigram)
-                    for measure in (population_pearson, population_auprc)
-                ),
-                strict=True,
-            )
-        )
+        measures = (population_pearson, population_auprc)
+        values = (measure(each, truth) for each in (unigram, bigram) for measure in measures)
+        return dict(zip(REFERENCES, values, strict=True))
 
     def _predicted(
         self, means: sparse.csc_array, score: sparse.csr_array, fired: sparse.csr_array, counts: np.ndarray
     ) -> Predicted:
-        unit, cell = _units(means), means.indices
-        total = _at(sparse.csc_array(score), cell, unit) * self._scale[unit]
-        return Predicted(
-            unit, means.data, counts[cell].astype(np.float64), total, _at(sparse.csc_array(fired), cell, unit)
-        )
+        there = counts[means.indices] > 0  # a token of the explain split that the score split lacks predicts nothing
+        unit, cell, value = _units(means)[there], means.indices[there], means.data[there]
+        total, firing = (_at(sparse.csc_array(matrix), cell, unit) for matrix in (score, fired))
+        return Predicted(unit, value, counts[cell].astype(np.float64), total * self._scale[unit], firing)
 
     def _means(self, sums: sparse.csr_array | sparse.csc_array, n: np.ndarray) -> sparse.csc_array:
         means = sparse.csc_array(sums)
@@ -157,7 +148,7 @@ class References:
 
 
 def _units(matrix: sparse.csc_array) -> Int64[np.ndarray, " entry"]:
-    return np.repeat(np.arange(matrix.shape[1]), np.diff(matrix.indptr))
+    return np.repeat(np.arange(len(matrix.indptr) - 1), np.diff(matrix.indptr))
 
 
 def _at(matrix: sparse.csc_array, cell: np.ndarray, unit: np.ndarray) -> Float[np.ndarray, " entry"]:
@@ -165,7 +156,7 @@ def _at(matrix: sparse.csc_array, cell: np.ndarray, unit: np.ndarray) -> Float[n
     matrix.sort_indices()
     if not matrix.nnz:
         return np.zeros(len(cell))
-    keys = _units(matrix) * matrix.shape[0] + matrix.indices
-    wanted = unit.astype(np.int64) * matrix.shape[0] + cell
+    keys = (_units(matrix) << 32) + matrix.indices
+    wanted = (unit.astype(np.int64) << 32) + cell
     at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return np.where(keys[at] == wanted, matrix.data[at], 0.0)

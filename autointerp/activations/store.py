@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from autointerp.activations.layout import MANIFEST, VERSION, digest, file_of, schemas
-from autointerp.activations.plan import GROUPS, SPLITS, HarvestSizes, SplitSizes
+from autointerp.activations.layout import MANIFEST, VERSION, digest, excerpts_of, file_of, schemas
+from autointerp.activations.plan import GROUPS, LOGIT_KINDS, SPLITS, HarvestSizes, SplitSizes
 from autointerp.activations.references import REFERENCES
-from autointerp.records.unit import Excerpt, LogitEffect, Pool, Split, SplitStatistics, Unit, UnitRecord
+from autointerp.records.unit import Excerpt, LogitEffect, LogitKind, Pool, Split, SplitStatistics, Unit, UnitRecord
 from sae.corpus.windows import Windows
 from sae.errors import UserError
 
@@ -67,9 +67,7 @@ class Store:
     @cached_property
     def sizes(self) -> HarvestSizes:
         """How much was kept of each unit."""
-        sizes: dict[str, Any] = dict(self.manifest["sizes"])
-        sizes |= {name: SplitSizes(**sizes[name]) for name in SPLITS if sizes[name] is not None}
-        return HarvestSizes(**sizes)
+        return _read_sizes(self.manifest["sizes"])
 
     @cached_property
     def windows(self) -> Windows:
@@ -107,11 +105,13 @@ class Store:
         return UnitRecord(
             unit=self.units[row],
             threshold=float(columns["threshold"][row]),
-            statistics={split: self._statistics(split, row) for split in self.sizes.splits},
-            excerpts=self._record_excerpts(row),
+            statistics={split: self._statistics(split, row) for split in self.sizes.held},
+            excerpts=self._record_excerpts(row, self.sizes),
+            wider={each.excerpt_tokens: self._record_excerpts(row, each) for each in self.sizes.wider},
             promoted=self._effects("promoted", row),
             suppressed=self._effects("suppressed", row),
             token_means=dict(zip(tokens.tolist(), means.tolist(), strict=True)),
+            logit_test=self._logit_test(row),
             references={name: value for name in REFERENCES if not math.isnan(value := float(columns[name][row]))},
         )
 
@@ -134,8 +134,9 @@ class Store:
         return self._columns("units", self.manifest["arms"])
 
     @cached_property
-    def _excerpts(self) -> dict[str, np.ndarray]:
-        return self._columns("excerpts", self.manifest["arms"], SPLITS, GROUPS)
+    def _excerpts(self) -> dict[str, dict[str, np.ndarray]]:
+        names = [excerpts_of(each.excerpt_tokens, self.sizes) for each in self.sizes.widths]
+        return {name: self._columns(name, self.manifest["arms"], SPLITS, GROUPS) for name in names}
 
     @cached_property
     def _token_means(self) -> dict[str, np.ndarray]:
@@ -144,12 +145,10 @@ class Store:
     @cached_property
     def _borders(self) -> dict[str, np.ndarray]:
         """For the tables sorted by unit, where each unit's rows begin, and where the last one's end."""
-        wide = {"units": self._units, "excerpts": self._excerpts, "token_means": self._token_means}
-        keys = {name: (table["arm"].astype(np.int64) << 32) + table["index"] for name, table in wide.items()}
-        return {
-            name: np.append(np.searchsorted(keys[name], keys["units"]), len(keys[name]))
-            for name in ("excerpts", "token_means")
-        }
+        tables = {"units": self._units, "token_means": self._token_means, **self._excerpts}
+        keys = {name: (table["arm"].astype(np.int64) << 32) + table["index"] for name, table in tables.items()}
+        units = keys.pop("units")
+        return {name: np.append(np.searchsorted(own, units), len(own)) for name, own in keys.items()}
 
     def _slice(self, name: str, row: int) -> slice:
         return slice(*self._borders[name][row : row + 2].tolist())
@@ -164,11 +163,12 @@ class Store:
             interval_counts=tuple(columns[f"{split}_interval_counts"][row].tolist()),
         )
 
-    def _record_excerpts(self, row: int) -> dict[Split, tuple[Excerpt, ...]]:
-        table, mine, text = self._excerpts, self._slice("excerpts", row), self.vocabulary
+    def _record_excerpts(self, row: int, sizes: HarvestSizes) -> dict[Split, tuple[Excerpt, ...]]:
+        name = excerpts_of(sizes.excerpt_tokens, self.sizes)
+        table, mine, text = self._excerpts[name], self._slice(name, row), self.vocabulary
         numbers = {name: table[name][mine].tolist() for name in ("window", "start", "anchor", "interval")}
         clusters = self.cluster[table["window"][mine]].tolist()
-        found: dict[Split, list[Excerpt]] = {split: [] for split in self.sizes.splits}
+        found: dict[Split, list[Excerpt]] = {split: [] for split in sizes.splits}
         listed = (table[name][mine].tolist() for name in ("split", "group", "ids", "activations", "bigram"))
         for i, (split, group, ids, activations, bigram) in enumerate(zip(*listed, strict=True)):
             found[SPLITS[split]].append(
@@ -187,6 +187,12 @@ class Store:
             )
         return {split: tuple(excerpts) for split, excerpts in found.items()}
 
+    def _logit_test(self, row: int) -> dict[LogitKind, tuple[tuple[int, str], ...]] | None:
+        asked: dict[LogitKind, list[int]] = {kind: self._units[f"asked_{kind}"][row] for kind in LOGIT_KINDS}
+        if not asked["promoted"]:
+            return None
+        return {kind: tuple((token, self.vocabulary[token]) for token in tokens) for kind, tokens in asked.items()}
+
     def _effects(self, end: str, row: int) -> tuple[LogitEffect, ...]:
         tokens, weights = (self._units[f"{end}_{name}"][row] for name in ("tokens", "weights"))
         return tuple(LogitEffect(self.vocabulary[token], weight) for token, weight in zip(tokens, weights, strict=True))
@@ -198,6 +204,13 @@ class Store:
             field.name: _as_numpy(table[field.name], next(coded) if pa.types.is_dictionary(field.type) else ())
             for field in table.schema
         }
+
+
+def _read_sizes(sizes: Mapping[str, Any]) -> HarvestSizes:
+    values: dict[str, Any] = dict(sizes)
+    values |= {name: SplitSizes(**sizes[name]) for name in SPLITS if sizes[name] is not None}
+    values["wider"] = tuple(_read_sizes(each) for each in sizes["wider"])
+    return HarvestSizes(**values)
 
 
 def _as_numpy(column: pa.ChunkedArray, labels: Any) -> Any:

@@ -7,8 +7,11 @@ from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.trial import Score
 from autointerp.records.unit import Unit
 
-ArmKind: TypeAlias = Literal["features", "neurons", "neurons-matched", "random", "sae"]
-"""What an arm's dictionary is; decides how the arm is compared."""
+ArmKind: TypeAlias = Literal[
+    "features", "neurons", "neurons-matched", "random", "pca", "sae", "shuffled-subject", "control"
+]
+"""What an arm's dictionary is; decides how the arm is compared. A ``control`` has the units of the features and other
+explanations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,15 @@ class OutcomeStatistics:
     """Highest activation of the explain split."""
     mean: float
     """Mean activation over the explain split."""
+    evidence: int | None = None
+    """Excerpts that its explainer was shown; None where there was no explainer, or an older table did not say."""
+    overlap: float | None = None
+    """Share of the explanation's words that are tokens on which it fired in that evidence, 0 to 1; None likewise."""
+    single_token: bool | None = None
+    """Whether the token at the maximum is the same in all top excerpts of the explain split (`selectivity`); None for
+    a unit without such excerpts, or where an older table did not say."""
+    token_entropy: float | None = None
+    """Bits: how the activation in those excerpts spreads over token ids; None likewise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,15 @@
 """Blinded questions, their truth, and what came of them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Int32
+from jaxtyping import Bool, Float, Float16, Int32
 
-Question: TypeAlias = Literal["levels"]
-"""What is asked of an item: a level for each of its tokens."""
+Question: TypeAlias = Literal["levels", "levels-10", "detection", "fuzzing", "logits"]
+"""What is asked of an item: a level for each of its tokens, 0 to 9 or 0 to 10; or one yes or no: whether the unit fires
+on any token, whether the marked tokens are those on which it fires, whether it makes the token likelier to be next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,8 @@ class Item:
 
     tokens: tuple[str, ...]
     """The tokens as text."""
+    marked: tuple[int, ...] = ()
+    """Places of the tokens that are marked, rising, where the question is about marks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,8 @@ class Prediction:
     """A simulator's answer to one item."""
 
     levels: tuple[float, ...]
-    """Predicted level per token, 0 to the highest level; fractional where the simulator gives expected values."""
+    """Predicted level per token, 0 to the highest level; fractional where the simulator gives expected values. The
+    answer to a yes-or-no question is one number: the certainty of yes, 0 to 1; yes from one half."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,10 +37,10 @@ class Trial:
 
     items: tuple[Item, ...]
     """In the order in which they are asked."""
-    ids: Int32[np.ndarray, "item token"]
+    ids: Int32[np.ndarray, "item position"]
     """Token ids."""
     truth: Float[np.ndarray, "item token"]
-    """Raw activations."""
+    """Raw activations; of yes-or-no questions one column, 1 for yes."""
     unigram: Float[np.ndarray, "item token"]
     """`unigram`'s prediction: the unit's mean activation on each token id over the whole explain split."""
     weights: Float[np.ndarray, " item"]
@@ -51,6 +55,13 @@ class Trial:
     """The explain split's maximum, the scale of the levels."""
     top_level: int
     """The highest level."""
+    bigram: Float[np.ndarray, "item token"] | None = None
+    """`bigram`'s prediction: the mean activation on each pair of a token and the one before it, over the whole explain
+    split; None where the source has no such table."""
+    fitted: Bool[np.ndarray, " item"] | None = None
+    """Items of the calibrate split, on which predictions are rescaled and which are not scored; None for none."""
+    anchors: Int32[np.ndarray, " item"] | None = None
+    """Which token each item was drawn for, counted from 0; None where items are not drawn for a token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +84,16 @@ class Undefined:
     """Why, in words."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Influence:
+    """What the documents of a trial do to a unit's measures: units that share documents err together."""
+
+    clusters: Int32[np.ndarray, " cluster"]
+    """Document clusters of the items that were scored, rising."""
+    changes: Mapping[str, Float16[np.ndarray, " cluster"]]
+    """By measure, its derivative by each cluster's relative weight; adds up to 0. A measure may be missing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
     """What a trial and its predictions come to."""
@@ -87,3 +108,5 @@ class Score:
     """Items whose prediction failed."""
     constant: bool
     """Whether all predictions were the same number, which scores 0."""
+    influence: Influence | None = field(default=None, compare=False)
+    """None where a scorer or an older table gives none."""

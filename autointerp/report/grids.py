@@ -1,20 +1,31 @@
 """A comparison as tables for people."""
 
-from autointerp.compare import Comparison, Contrast, Support
+from autointerp.compare import Comparison
+from autointerp.contrast import Contrast, Support
+from autointerp.matching import Matched
 from autointerp.records.trial import Undefined
 from autointerp.report.grid import Grid
+from autointerp.report.ladder import ladder_grid, token_grids
 from autointerp.report.verdict import number
 from autointerp.statistics import Estimate
 
 
 def grids(comparison: Comparison) -> tuple[Grid, ...]:
-    """All tables: differences first, because they are the result."""
-    contrasts = [(contrast, _contrast_title(comparison, contrast)) for contrast in comparison.contrasts]
+    """All tables: floors, ceilings and differences first, because they are the result.
+
+    What differs between the features and a control of theirs is in the first table.
+    """
+    is_control = {arm.info.label: arm.info.kind == "control" for arm in comparison.arms}
+    chosen = [contrast for contrast in comparison.contrasts if not is_control[contrast.baseline]]
+    contrasts = [(contrast, _contrast_title(comparison, contrast)) for contrast in chosen]
     return (
+        ladder_grid(comparison),
         *(_difference_grid(contrast, title) for contrast, title in contrasts),
+        _alike_grid(comparison),
         *(_test_grid(contrast, f"Mann-Whitney: {title}") for contrast, title in contrasts),
         _score_grid(comparison),
-        *(_interval_grid(comparison, contrast) for contrast in comparison.contrasts),
+        *token_grids(comparison),
+        *(_interval_grid(comparison, contrast) for contrast in chosen),
         _bounds_grid(comparison),
         _funnel_grid(comparison),
     )
@@ -56,13 +67,40 @@ def _test_grid(contrast: Contrast, title: str) -> Grid:
     return Grid(title, ("measure", "U", "p", "rank-biserial effect"), tuple(rows))
 
 
+def _alike_grid(comparison: Comparison) -> Grid:
+    """All ways to take the headline's difference of means, with the test and what could have been seen."""
+    rows: list[tuple[str, ...]] = []
+    for contrast in comparison.contrasts:
+        arms = f"{comparison.reference} - {contrast.baseline}"
+        whole = contrast.differences[comparison.headline]
+        tests = f"{_short(contrast.p)} ({_short(contrast.q)})", _short(contrast.detectable)
+        rows.append((f"{arms}: all units", f"{whole.n[0]}, {whole.n[1]}", "", _cell(whole.mean, sign=True), *tests))
+        for what, matched in (("density", contrast.density), ("evidence", contrast.evidence)):
+            if isinstance(matched, Matched) and isinstance(matched.mean, Estimate):
+                counts = (f"{n[0]}, {n[1]}" for n in (matched.kept, matched.lost))
+                rows.append((f"{arms}: equal {what}", *counts, _cell(matched.mean, sign=True), "", ""))
+        if not isinstance(length := contrast.length, Undefined):
+            words = f"{length.words[0]:.0f}, {length.words[1]:.0f} words"
+            rows.append((f"{arms}: equal length ({words})", "", "", _cell(length.mean, sign=True), "", ""))
+    columns = ("arms", "n", "left out", "difference of means", "permutation p (adjusted)", "detectable")
+    return Grid(f"Mean {comparison.headline}, among all units and among those that are alike", columns, tuple(rows))
+
+
+def _short(value: float | Undefined) -> str:
+    return "-" if isinstance(value, Undefined) else f"{value:.2g}"
+
+
 def _score_grid(comparison: Comparison) -> Grid:
     rows = [
-        (f"{arm.info.label}: {measure}", str(averages.n), _cell(averages.median), _cell(averages.mean))
+        (
+            f"{arm.info.label}: {measure}",
+            str(averages.n),
+            *(_cell(averages.median), _cell(averages.mean), _short(averages.sd)),
+        )
         for arm in comparison.arms
         for measure, averages in arm.measures.items()
     ]
-    return Grid("Scores", ("arm: measure", "n", "median", "mean"), tuple(rows))
+    return Grid("Scores", ("arm: measure", "n", "median", "mean", "SD"), tuple(rows))
 
 
 def _interval_grid(comparison: Comparison, contrast: Contrast) -> Grid:

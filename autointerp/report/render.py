@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from autointerp.compare import ArmSummary, Comparison
 from autointerp.config import Format
+from autointerp.contrast import Contrast
 from autointerp.llm.estimate import Estimate as CostEstimate
 from autointerp.llm.ledger import LedgerRow
 from autointerp.llm.tables import Budget
+from autointerp.matching import Matched
 from autointerp.records.trial import Undefined
 from autointerp.report.grid import Grid, as_markdown, as_table
 from autointerp.report.grids import grids
@@ -206,6 +208,7 @@ def _csv_rows(comparison: Comparison) -> Iterator[dict[str, object]]:
                 test = difference.test
                 value = test if isinstance(test, Undefined) else float(getattr(test, name))
                 yield {**row, "statistic": name, **_csv_value(value)}
+        yield from _csv_alike(comparison.headline, contrast, where)
         if not isinstance(bounds := contrast.bounds, Undefined):
             row = {**where, "table": "bounds", "measure": comparison.headline, "statistic": "mean"}
             ends = {"low": bounds.low, "high": bounds.high}
@@ -213,6 +216,21 @@ def _csv_rows(comparison: Comparison) -> Iterator[dict[str, object]]:
         for i, mean in enumerate(contrast.intervals, start=1):
             row = {**where, "table": "difference by interval", "measure": f"interval_{i}"}
             yield {**row, "statistic": "mean", **_csv_value(mean)}
+
+
+def _csv_alike(headline: str, contrast: Contrast, where: dict[str, object]) -> Iterator[dict[str, object]]:
+    row: dict[str, object] = {**where, "table": "tests", "measure": headline}
+    for name in ("p", "q", "detectable"):
+        yield {**row, "statistic": name, **_csv_value(getattr(contrast, name))}
+    row["statistic"] = "mean"
+    for name in ("density", "evidence"):
+        match getattr(contrast, name):
+            case Matched(_, kept, _, mean):
+                yield {**row, "table": f"equal {name}", "n": kept[0], "n_baseline": kept[1], **_csv_value(mean)}
+            case undefined:
+                yield {**row, "table": f"equal {name}", **_csv_value(undefined)}
+    length = contrast.length
+    yield {**row, "table": "equal length", **_csv_value(length if isinstance(length, Undefined) else length.mean)}
 
 
 def _csv_arm(arm: ArmSummary) -> Iterator[dict[str, object]]:
@@ -226,6 +244,7 @@ def _csv_arm(arm: ArmSummary) -> Iterator[dict[str, object]]:
         row = {**where, "table": "scores", "measure": measure, "n": averages.n}
         yield {**row, "statistic": "median", **_csv_value(averages.median)}
         yield {**row, "statistic": "mean", **_csv_value(averages.mean)}
+        yield {**row, "statistic": "sd", **_csv_value(averages.sd)}
     for i, interval in enumerate(arm.intervals, start=1):
         row = {**where, "table": "intervals", "measure": f"interval_{i}", "n": interval.n}
         yield {**row, "statistic": "mean", **_csv_value(interval.mean)}

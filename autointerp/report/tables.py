@@ -8,13 +8,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from autointerp.compare import Comparison
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.outcome import ArmInfo, Outcome, OutcomeStatistics
-from autointerp.records.trial import Measure, Score, Undefined
+from autointerp.records.trial import Influence, Measure, Score, Undefined
 from autointerp.records.unit import Unit
 from autointerp.report.render import as_json, plain, render
 from autointerp.report.verdict import verdict
@@ -44,9 +45,18 @@ _SCORES = pa.schema([
     ("missing", pa.int32()),
     ("constant", pa.bool_()),
     *_FAILURE,
+    ("evidence", pa.int32()),
+    ("overlap", pa.float64()),
+    ("single_token", pa.bool_()),
+    ("token_entropy", pa.float64()),
+    ("clusters", pa.list_(pa.int32())),
+    ("influence", pa.list_(pa.float16())),
 ])  # fmt: skip
 """One row per unit, protocol and measure; one with the failure for a unit without a score. `density`, `maximum` and
-`mean` are the explain split's, `density_score` the score split's."""
+`mean` are the explain split's, `density_score` the score split's; `clusters`, in the headline's row, are those of the
+`influence` of every measure of the unit under the protocol."""
+_LATER = {"evidence", "overlap", "single_token", "token_entropy", "clusters", "influence"}
+"""Columns that older tables lack; they are read as null."""
 _EXPLANATIONS = pa.schema([*_UNIT, ("explainer", pa.string()), ("text", pa.string()), *_FAILURE])
 """One row per unit and protocol; all null beside the unit where no explanation was asked for."""
 
@@ -150,6 +160,10 @@ def _score_rows(outcome: Outcome) -> Iterator[dict[str, object]]:
         "density_score": statistics.density_score,
         "maximum": statistics.maximum,
         "mean": statistics.mean,
+        "evidence": statistics.evidence,
+        "overlap": statistics.overlap,
+        "single_token": statistics.single_token,
+        "token_entropy": statistics.token_entropy,
     }
     match outcome.result:
         case Failure() as failure:
@@ -157,7 +171,8 @@ def _score_rows(outcome: Outcome) -> Iterator[dict[str, object]]:
         case Score() as score:
             row |= {"items": score.items, "missing": score.missing, "constant": score.constant}
             for name, measure in score.measures.items():
-                yield {**row, "measure": name, "headline": name == score.headline, **_measure_cells(measure)}
+                cells = {"measure": name, "headline": name == score.headline, **_measure_cells(measure)}
+                yield {**row, **cells, **_influence_cells(score, name)}
 
 
 def _explanation_row(outcome: Outcome) -> dict[str, Any]:
@@ -188,6 +203,13 @@ def _measure_cells(measure: Measure | Undefined) -> dict[str, object]:
             return {"value": value, "low": low, "high": high}
 
 
+def _influence_cells(score: Score, measure: str) -> dict[str, object]:
+    if score.influence is None:
+        return {}
+    clusters = score.influence.clusters if measure == score.headline else None
+    return {"clusters": clusters, "influence": score.influence.changes.get(measure)}
+
+
 def _unit(row: Mapping[str, Any]) -> Unit:
     return Unit(row["arm"], row["index"], row["name"])
 
@@ -199,7 +221,16 @@ def _outcome(rows: list[dict[str, Any]], explanations: Mapping[tuple[Unit, str],
         unit,
         protocol,
         first["order"],
-        OutcomeStatistics(first["density"], first["density_score"], first["maximum"], first["mean"]),
+        OutcomeStatistics(
+            first["density"],
+            first["density_score"],
+            first["maximum"],
+            first["mean"],
+            first["evidence"],
+            first["overlap"],
+            first["single_token"],
+            first["token_entropy"],
+        ),
         explanations.get((unit, protocol)),
         _failure(first) or _score(rows),
     )
@@ -209,7 +240,16 @@ def _score(rows: list[dict[str, Any]]) -> Score:
     first = rows[0]
     headline = next((row["measure"] for row in rows if row["headline"]), first["measure"])
     measures = {row["measure"]: _measure(row) for row in rows}
-    return Score(measures, headline, first["items"], first["missing"], first["constant"])
+    return Score(measures, headline, first["items"], first["missing"], first["constant"], _influence(rows))
+
+
+def _influence(rows: list[dict[str, Any]]) -> Influence | None:
+    clusters = next((row["clusters"] for row in rows if row["clusters"] is not None), None)
+    if clusters is None:
+        return None
+    changes = {row["measure"]: row["influence"] for row in rows if row["influence"] is not None}
+    arrays = {name: np.array(each, dtype=np.float16) for name, each in changes.items()}
+    return Influence(np.array(clusters, dtype=np.int32), arrays)
 
 
 def _measure(row: dict[str, Any]) -> Measure | Undefined:
@@ -248,6 +288,9 @@ def _read_parquet(path: Path, schema: pa.Schema) -> tuple[list[dict[str, Any]], 
     except pa.ArrowException as error:
         raise _malformed(path, error) from error
     metadata = (table.schema.metadata or {}).get(_METADATA)
+    for column in schema:
+        if column.name in _LATER - set(table.schema.names):
+            table = table.append_column(column, pa.nulls(len(table), column.type))
     if metadata is None or not table.schema.equals(schema):
         missing = sorted(set(schema.names) - set(table.schema.names))
         raise UserError(

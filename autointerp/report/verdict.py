@@ -1,22 +1,32 @@
 """What a comparison says, in words. Every interval is of 95 %."""
 
-from autointerp.compare import ArmSummary, Comparison, Contrast
-from autointerp.counted import LIFT
+from collections.abc import Iterator
+
+from autointerp.compare import ArmSummary, Comparison
+from autointerp.contrast import Contrast
+from autointerp.counted import BIGRAM_LIFT, LIFT
+from autointerp.matching import Matched
 from autointerp.records.trial import Undefined
 from autointerp.statistics import Estimate
+
+_ESTIMAND = "They speak of this dictionary on texts like this corpus, not of sparse autoencoders in general."
 
 
 def verdict(comparison: Comparison) -> str:
     """What the numbers say, one line per baseline, then what limits them."""
     arms = {arm.info.label: arm for arm in comparison.arms}
     reference = arms[comparison.reference]
-    sentences = [_verdict(comparison, reference, arms[each.baseline], each) for each in comparison.contrasts]
+    chosen = [each for each in comparison.contrasts if arms[each.baseline].info.kind != "control"]
+    sentences = [_verdict(comparison, reference, arms[each.baseline], each) for each in chosen]
+    sentences += [line for each in chosen for line in _alike(comparison, each)]
+    sentences += _control_sentence(comparison, reference)
     sentences += _lift_sentence(comparison)
+    sentences += [line for each in chosen for line in _paradox(comparison, arms[each.baseline], each)]
     asked = sum(arm.funnel.asked for arm in comparison.arms)
     counted = sum(arm.funnel.counted for arm in comparison.arms)
     if counted < asked:
         sentences.append(f"{counted} of {asked} units are counted, because the run ended early.")
-    sentences.append("Intervals are 95 % bootstrap intervals over units.")
+    sentences.append(f"{_basis(comparison)} {_ESTIMAND}")
     if "lookup" in comparison.explainers:
         sentences.append(
             "The explainer was lookup: its explanations are token tables fitted on the evidence. These numbers say how "
@@ -44,16 +54,120 @@ def _verdict(comparison: Comparison, reference: ArmSummary, baseline: ArmSummary
     return (
         f"{claim}. The median {measure} differs by {_signed(gap)}, and a unit drawn from {first} beats one "
         f"drawn from {second} with probability {wins.value:.2f} ({wins.low:.2f} to {wins.high:.2f}; n = "
-        f"{difference.n[0]} and {difference.n[1]})."
+        f"{difference.n[0]} and {difference.n[1]}).{_tests(comparison, contrast)}"
     )
 
 
-def _lift_sentence(comparison: Comparison) -> list[str]:
-    medians = [(arm.info.label, arm.measures[LIFT].median) for arm in comparison.arms if LIFT in arm.measures]
-    gains = [f"{_signed(median)} in {label}" for label, median in medians if not isinstance(median, Undefined)]
-    if not gains:
+def _tests(comparison: Comparison, contrast: Contrast) -> str:
+    if isinstance(contrast.p, Undefined) or isinstance(contrast.q, Undefined):
+        return ""
+    family = f", {contrast.q:.2g} adjusted for all comparisons" if contrast.q != contrast.p else ""
+    said = f" Means: permutation p = {contrast.p:.2g}{family}"
+    if isinstance(contrast.detectable, Undefined):
+        return f"{said}."
+    return f"{said}; so many units show a difference of {number(contrast.detectable)} with 80 % power."
+
+
+def _alike(comparison: Comparison, contrast: Contrast) -> Iterator[str]:
+    """The difference of means among units that are alike, one line each; nothing where there are too few."""
+    which = f"the mean {comparison.headline} of {comparison.reference} less {contrast.baseline}"
+    for what, matched in (("density", contrast.density), ("evidence", contrast.evidence)):
+        if isinstance(matched, Matched) and isinstance(matched.mean, Estimate):
+            yield (
+                f"At equal {what}, {which} is {_signed(matched.mean)}: {matched.kept[0]} and {matched.kept[1]} units in "
+                f"{matched.strata} strata, {matched.lost[0]} and {matched.lost[1]} have no counterpart."
+            )
+    if not isinstance(length := contrast.length, Undefined):
+        overlap = ""
+        if length.overlaps is not None:
+            overlap = (
+                f" and equal share of words that were shown ({length.overlaps[0]:.0%} and {length.overlaps[1]:.0%})"
+            )
+        yield (
+            f"At equal length of the explanations ({length.words[0]:.0f} and {length.words[1]:.0f} words){overlap}, "
+            f"{which} is {_signed(length.mean)}."
+        )
+
+
+def _basis(comparison: Comparison) -> str:
+    headline = comparison.headline
+    known = [arm.measures[headline].documents for arm in comparison.arms if arm.measures[headline].n]
+    if known and all(known):
+        return "Intervals are 95 % bootstrap intervals over units and over the documents that units share."
+    return (
+        "Intervals are 95 % bootstrap intervals over units alone: what the documents that units share do to their scores "
+        "is not in the table."
+    )
+
+
+def _control_sentence(comparison: Comparison, reference: ArmSummary) -> list[str]:
+    """What the features score by explanations that are not theirs."""
+    medians = [
+        (arm.info.label.partition(":")[2], arm.measures[comparison.headline].median)
+        for arm in comparison.arms
+        if arm.info.kind == "control"
+    ]
+    known = [(what, median) for what, median in medians if isinstance(median, Estimate)]
+    own = reference.measures[comparison.headline].median
+    if not known or isinstance(own, Undefined):
         return []
-    return [f"Above unigram, the mean activation per token, the median unit gains {', '.join(gains)}."]
+    scores = ", ".join(f"{_interval(median)} by {what} ones" for what, median in known)
+    return [
+        f"By explanations that are not theirs, the median of the same features is {scores}; {_interval(own)} by their own."
+    ]
+
+
+def _lift_sentence(comparison: Comparison) -> list[str]:
+    sentences: list[str] = []
+    for lift, what in ((LIFT, "unigram, the mean activation per token"), (BIGRAM_LIFT, "bigram, per pair of tokens")):
+        medians = [
+            (arm.info.label, arm.measures[lift].median)
+            for arm in comparison.arms
+            if lift in arm.measures and arm.info.kind != "control"
+        ]
+        gains = [f"{_signed(median)} in {label}" for label, median in medians if not isinstance(median, Undefined)]
+        if gains:
+            sentences.append(f"Above {what}, the median unit gains {', '.join(gains)}.")
+    return sentences
+
+
+def _paradox(comparison: Comparison, baseline: ArmSummary, contrast: Contrast) -> Iterator[str]:
+    """Whether a subject that has learnt nothing scores higher, and whether the lifts and token splits see through it."""
+    if baseline.info.kind != "shuffled-subject":
+        return
+    headline = comparison.headline
+    gaps = {
+        name: contrast.differences[name].median
+        for name in (headline, LIFT, BIGRAM_LIFT)
+        if name in contrast.differences
+    }
+    raw = gaps[headline]
+    if isinstance(raw, Undefined):
+        return
+    appears = "appears here" if raw.high < 0 else "does not appear here" if raw.low > 0 else "cannot be told here"
+    lifts = [
+        f"above {what} {_signed(gap)}, {_sides(gap)}"
+        for what, name in (("unigram", LIFT), ("bigram", BIGRAM_LIFT))
+        if isinstance(gap := gaps.get(name), Estimate)
+    ]
+    yield (
+        f"The paradox of the randomised transformer (Bricken et al. 2023: it scores higher than the trained one) {appears}: "
+        f"the median {headline} of the trained less the shuffled subject is {_signed(raw)}; {'; '.join(lifts)}."
+    )
+    split = next((each for each in comparison.tokens if each.arm == baseline.info.label), None)
+    if split and isinstance(gap := split.differences.get(headline), Estimate):
+        yield f"Among multi-token units alone the same difference of {headline} is {_signed(gap)}, {_sides(gap)}."
+
+
+def _sides(gap: Estimate) -> str:
+    if gap.low > 0:
+        return "in favour of the trained one"
+    return "in favour of the shuffled one" if gap.high < 0 else "not clear of zero"
+
+
+def _interval(estimate: Estimate) -> str:
+    value, low, high = (number(each) for each in (estimate.value, estimate.low, estimate.high))
+    return f"{value} ({low} to {high})"
 
 
 def _signed(estimate: Estimate) -> str:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from autointerp import notation, statistics
 from autointerp.records.explanation import Explanation, Failure
-from autointerp.records.trial import Item, Measure, Prediction, Score, Trial, Undefined
+from autointerp.records.trial import Influence, Item, Measure, Prediction, Score, Trial, Undefined
 from autointerp.records.unit import Excerpt, Group, Split, UnitRecord
 from autointerp.seams import Source
 
@@ -24,6 +24,10 @@ MEASURES = (
     "spearman_weighted",
     "unigram_spearman",
     "unigram_pearson",
+    "bigram_spearman",
+    "bigram_pearson",
+    "anchor_spearman",
+    "anchor_pearson",
     "quantised_oracle_spearman",
     *(f"spearman_interval_{interval}" for interval in range(1, N_INTERVALS + 1)),
 )
@@ -138,6 +142,8 @@ class SimulationScorer:
             intervals=np.array([e.interval if e.group == "interval" else 0 for e in chosen], dtype=np.int32),
             maximum=record.maximum,
             top_level=self.top_level,
+            bigram=np.array([excerpt.bigram for excerpt in chosen]) if all(e.bigram for e in chosen) else None,
+            anchors=np.array([excerpt.anchor for excerpt in chosen], dtype=np.int32),
         )
 
     def score(self, trial: Trial, predictions: Sequence[Prediction | Failure]) -> Score:
@@ -146,13 +152,15 @@ class SimulationScorer:
         kept = np.array([isinstance(p, Prediction) for _, p in zip(trial.items, predictions, strict=True)])
         predicted = np.array(given, dtype=np.float64)
         measures: Mapping[str, Measure | Undefined]
+        influence = None
         if len(given) < self.answered * len(kept):
             reason = Undefined(f"incomplete: {len(given)} of {len(kept)} items have a prediction")
             measures = dict.fromkeys(MEASURES, reason)
         else:
             measures = _measures(trial, kept, predicted, np.random.default_rng(self.seed))
+            influence = _influence(trial, kept, predicted)
         constant = bool(given) and bool(predicted.min() == predicted.max())
-        return Score(measures, HEADLINE, len(kept), len(kept) - len(given), constant)
+        return Score(measures, HEADLINE, len(kept), len(kept) - len(given), constant, influence)
 
 
 def _measures(
@@ -164,13 +172,27 @@ def _measures(
     is_random = np.array(trial.groups)[kept] == "random"
     draws = statistics.draw_clusters(trial.clusters[kept], rng)
     truth_ranks = statistics.ranks(truth)
+    bigram = None if trial.bigram is None else trial.bigram[kept]
+    at_anchor = None if trial.anchors is None else np.eye(truth.shape[1])[trial.anchors[kept]]
+
+    def reference(prediction: np.ndarray | None, *, ranked: bool) -> Measure | Undefined:
+        if prediction is None:
+            return Undefined("the source does not give this predictor")
+        if not ranked:
+            return _pearson(truth, prediction, draws)
+        return _pearson(truth_ranks, statistics.ranks(prediction), draws)
+
     measures = {
         "spearman": _pearson(truth_ranks, statistics.ranks(predicted), draws),
         "pearson": _pearson(truth, predicted, draws),
         "spearman_weighted": _spearman(truth, predicted, draws, weights),
-        "unigram_spearman": _pearson(truth_ranks, statistics.ranks(unigram), draws),
-        "unigram_pearson": _pearson(truth, unigram, draws),
-        "quantised_oracle_spearman": _pearson(truth_ranks, statistics.ranks(oracle), draws),
+        "unigram_spearman": reference(unigram, ranked=True),
+        "unigram_pearson": reference(unigram, ranked=False),
+        "bigram_spearman": reference(bigram, ranked=True),
+        "bigram_pearson": reference(bigram, ranked=False),
+        "anchor_spearman": reference(at_anchor, ranked=True),
+        "anchor_pearson": reference(at_anchor, ranked=False),
+        "quantised_oracle_spearman": reference(oracle, ranked=True),
     }
     for interval in range(1, N_INTERVALS + 1):
         drawn_for = intervals == interval
@@ -181,6 +203,19 @@ def _measures(
             else Undefined("no item of this interval")
         )
     return measures
+
+
+def _influence(trial: Trial, kept: np.ndarray, predicted: Float[np.ndarray, "answered token"]) -> Influence:
+    """Of the measures that arms are compared by, and of the floor that the lift is taken from."""
+    truth, unigram = trial.truth[kept], trial.unigram[kept]
+    by_item = {
+        "spearman": statistics.spearman_influence(truth, predicted),
+        "pearson": statistics.pearson_influence(truth, predicted),
+        "unigram_spearman": statistics.spearman_influence(truth, unigram),
+    }
+    clusters, place = np.unique(trial.clusters[kept], return_inverse=True)
+    changes = {name: np.bincount(place, each.sum(1)).astype(np.float16) for name, each in by_item.items()}
+    return Influence(clusters, changes)
 
 
 def _spearman(

@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autointerp.compare import Comparison, Support, compare
+from autointerp.compare import Comparison, compare
+from autointerp.contrast import Support
 from autointerp.counted import LIFT, counted_prefix
+from autointerp.inference import Bounds, MannWhitney
 from autointerp.records.explanation import Failure
 from autointerp.records.outcome import Outcome
 from autointerp.records.trial import Score, Undefined
-from autointerp.statistics import Bounds, Estimate, MannWhitney
+from autointerp.statistics import Estimate
 from sae.errors import UserError
 from tests.autointerp.synthetic_outcomes import arm_info, outcome, realistic
 

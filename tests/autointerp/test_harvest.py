@@ -1,5 +1,6 @@
 """What a harvest keeps is what a look at the dense activations gives."""
 
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from autointerp.activations.harvest import harvest
 from autointerp.activations.passes import interval_of
-from autointerp.activations.plan import SPLITS, ArmUnits, SplitSizes
+from autointerp.activations.plan import SPLITS, ArmUnits, HarvestSizes, SplitSizes
 from autointerp.activations.store import Store
 from autointerp.records.unit import Excerpt, Split, UnitRecord
 from tests.autointerp.harvests import SMALL, VOCABULARY, World, batches_of, world
@@ -159,6 +160,44 @@ def test_out_of_context_excerpts_are_the_top_tokens_elsewhere(harvested: list[tu
             assert not top_windows & {e.window for e in found}
             expected = [token for turn in range(99) for token in top_tokens if elsewhere[token] > turn]
             assert anchors == expected[: getattr(SMALL, split).out_of_context]
+
+
+def test_wider_excerpts_are_kept_beside_the_others(tmp_path: Path) -> None:
+    """They have the dense activations of their place; nothing else moves, whatever is kept beside it.
+
+    (Which tokens are sought out of context is known from the narrowest excerpts.)
+    """
+    made = world(2)
+    code = made.split.copy()
+    code[6:12] = SPLITS.index("calibrate")
+    only = dataclasses.replace(made, split=code)
+    few = SplitSizes(top=2, per_interval=1, random=2, out_of_context=3)
+    wide = HarvestSizes(excerpt_tokens=8, n_intervals=4, pool=30, explain=few, score=few, calibrate=few)
+    both = dataclasses.replace(only, sizes=HarvestSizes.union([SMALL, wide]))
+    alone, beside = only.harvest(tmp_path / "alone"), both.harvest(tmp_path / "beside")
+    wide_alone = dataclasses.replace(only, sizes=wide).harvest(tmp_path / "wide")
+    assert beside.sizes == HarvestSizes.union([wide, SMALL])
+    seen = {"explain": 0, "calibrate": 0, "score": 0}
+    for unit in beside.units:
+        record = beside.record(unit)
+        assert record.excerpts == alone.record(unit).excerpts
+        assert record.excerpts_of(5, "score") == record.excerpts["score"]
+        for split in seen:
+            excerpts = record.excerpts_of(8, split)
+            drawn = [each for each in excerpts if each.group != "out_of_context"]
+            assert drawn == [e for e in wide_alone.record(unit).excerpts[split] if e.group != "out_of_context"]
+            seen[split] += len(excerpts)
+            for each in excerpts:
+                dense = made.dense[unit.arm][each.window, each.start : each.start + 8, unit.index]
+                assert each.activations == tuple(dense.tolist())
+                assert code[each.window] == SPLITS.index(split)
+        assert record.statistics["calibrate"].fired == beside_fired(both, unit.arm, unit.index)
+    assert min(seen.values()) > 0
+
+
+def beside_fired(made: World, arm: str, index: int) -> int:
+    """Firing positions in the calibrate split."""
+    return int(made.fires(arm, index)[made.split == SPLITS.index("calibrate")].sum())
 
 
 def test_token_means_are_those_of_the_whole_explain_split(harvested: list[tuple[World, Store]]) -> None:

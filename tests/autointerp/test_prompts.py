@@ -12,7 +12,11 @@ from autointerp.prompts import load_prompt, prompt_digests
 from sae.errors import UserError
 
 PINNED = {
+    "detection/v1": "b8ccf29fd16ddbd46db13fbfd7623851cdc27393413f2fd5ee1f1e53a11d19a9",
     "explain/v1": "a0a9c62f43c40ddf831e8d413b1278ab3829c10169e0753b9886bb73b34496ef",
+    "fuzzing/v1": "771fd7c31d4b94fc7ebab5755e5d6a14ca6dcd9518143ab06a15aba1e691ff78",
+    "logits/v1": "29b0021790cb27480be5ea0b7f6fa087ce14346795e93499a1366d626a5d8602",
+    "simulate-10/v1": "8401113612f1b779de1bff286799b37ae3bbd3968d2b777419dbd05cc4c9d0b2",
     "simulate/v1": "5669de90ece5c1916fd9be8ccdac5c0775920a6e1978db1a664a530ac8196415",
     "slots/v1": "0eb98dcd7a30a058f4de89c15e1f82afccbce53694f55078b728e8beb1c192b5",
 }
@@ -57,7 +61,7 @@ def test_the_package_reaches_the_prompts_by_a_relative_link() -> None:
     assert not link.is_symlink() or link.readlink() == Path("../prompts")
 
 
-@pytest.mark.parametrize("name", ["explain", "simulate"])
+@pytest.mark.parametrize("name", ["explain", "simulate", "simulate-10", "detection", "fuzzing", "logits"])
 def test_schemas_are_strict_and_canonical(name: str) -> None:
     """Providers' strict modes need every object closed and every property required; keys need one spelling."""
     text = load_prompt(name, "v1").schema

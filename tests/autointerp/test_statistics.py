@@ -8,7 +8,7 @@ from scipy import stats
 
 from autointerp import statistics
 from autointerp.records.trial import Undefined
-from autointerp.statistics import Estimate, Interval, MannWhitney
+from autointerp.statistics import Estimate, Interval
 
 SEEDS = st.integers(0, 10_000)
 
@@ -61,6 +61,33 @@ def test_what_equals_the_truth_scores_exactly_one(seed: int, scale: float) -> No
     x = _rng(seed).random(50) * scale
     assert statistics.pearson(x, x) == 1
     assert statistics.spearman(x, x) == 1
+
+
+@given(SEEDS, st.booleans())
+def test_influence_is_the_derivative_by_every_weight(seed: int, weighted: bool) -> None:
+    """What an element adds is what a little more weight on it changes; it all adds up to nothing."""
+    rng = _rng(seed)
+    x, y = _tied(rng, 12), _tied(rng, 12)
+    weights = rng.random(12) + 0.2 if weighted else np.ones(12)
+    for correlation, influence in (
+        (statistics.pearson, statistics.pearson_influence),
+        (statistics.spearman, statistics.spearman_influence),
+    ):
+        found = influence(x, y, weights)
+        assert found.sum() == pytest.approx(0, abs=1e-12)
+        for i in range(12):
+            ends = [correlation(x, y, weights * np.where(np.arange(12) == i, 1 + step, 1)) for step in (1e-5, -1e-5)]
+            assert ends[0] is not None
+            assert ends[1] is not None
+            assert found[i] == pytest.approx((ends[0] - ends[1]) / 2e-5, abs=1e-7)
+
+
+def test_a_constant_has_no_influence() -> None:
+    """Where no correlation is defined, nothing moves it."""
+    x, flat = np.arange(5.0), np.full(5, 0.1)
+    for influence in (statistics.pearson_influence, statistics.spearman_influence):
+        assert not influence(x, flat).any()
+        assert not influence(flat, x).any()
 
 
 def _clustered(seed: int, items: int = 30) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -161,50 +188,13 @@ def test_difference_is_first_less_second() -> None:
     assert estimate.high - estimate.low == pytest.approx(2 * 1.96 * error, rel=0.1)
 
 
-def test_probability_superior_counts_pairs() -> None:
-    """Ties count half; the interval is that of resampling both samples and counting the pairs anew."""
-    rng = _rng(10)
-    x, y = _tied(rng, 30) + 1, _tied(rng, 20)
-
-    def share(x: np.ndarray, y: np.ndarray) -> float:
-        return float((x[:, None] > y).mean() + (x[:, None] == y).mean() / 2)
-
-    estimate = statistics.probability_superior(x, y, rng)
-    assert isinstance(estimate, Estimate)
-    assert estimate.value == pytest.approx(share(x, y))
-    resampled = np.sort([share(rng.choice(x, 30), rng.choice(y, 20)) for _ in range(2000)])
-    assert (estimate.low, estimate.high) == pytest.approx((resampled[50], resampled[-51]), abs=0.02)
-
-
-def test_separated_samples_are_always_superior() -> None:
-    """Without overlap the probability is 1 and so is every resample's."""
-    estimate = statistics.probability_superior(np.arange(10.0) + 100, np.arange(8.0), _rng())
-    assert estimate == Estimate(1.0, 1.0, 1.0)
-
-
 def test_blocks_do_not_change_what_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounded memory gives as many resamples as one large block."""
     x, y = _rng(11).normal(1, size=50), _rng(12).normal(size=40)
     whole = statistics.bootstrap_difference(x, y, "median", _rng(13))
-    whole_share = statistics.probability_superior(x, y, _rng(13))
     monkeypatch.setattr(statistics, "_CELLS", 700)
     blocks = statistics.bootstrap_difference(x, y, "median", _rng(13))
-    blocks_share = statistics.probability_superior(x, y, _rng(14))
     assert blocks == whole
-    assert isinstance(whole_share, Estimate)
-    assert isinstance(blocks_share, Estimate)
-    assert (blocks_share.low, blocks_share.high) == pytest.approx((whole_share.low, whole_share.high), abs=0.02)
-
-
-def test_mann_whitney_agrees_with_the_probability() -> None:
-    """The effect is twice the probability of superiority, less one."""
-    x, y = _rng(14).normal(0.5, size=40), _rng(15).normal(size=30)
-    result, share = statistics.mann_whitney(x, y), statistics.probability_superior(x, y, _rng())
-    assert isinstance(result, MannWhitney)
-    assert isinstance(share, Estimate)
-    assert result.effect == pytest.approx(2 * share.value - 1)
-    assert result.u == pytest.approx(share.value * 40 * 30)
-    assert result.p == stats.mannwhitneyu(x, y, alternative="two-sided").pvalue
 
 
 def test_tiny_samples_have_no_interval() -> None:
@@ -213,5 +203,3 @@ def test_tiny_samples_have_no_interval() -> None:
     assert isinstance(statistics.bootstrap_interval(five, "median", rng), Undefined)
     assert isinstance(statistics.bootstrap_interval(six, "median", rng), Estimate)
     assert isinstance(statistics.bootstrap_difference(six, five, "mean", rng), Undefined)
-    assert isinstance(statistics.probability_superior(five, six, rng), Undefined)
-    assert isinstance(statistics.mann_whitney(six, five[:0]), Undefined)

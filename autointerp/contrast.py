@@ -1,0 +1,199 @@
+"""One arm against another: differences of every measure, among all units and among those that are alike."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from autointerp.counted import Counted
+from autointerp.inference import (
+    Bounds,
+    MannWhitney,
+    Sample,
+    difference,
+    difference_bounds,
+    mann_whitney,
+    permutation_test,
+)
+from autointerp.matching import (
+    FEWEST,
+    LengthControl,
+    Matched,
+    Wording,
+    density_strata,
+    evidence_strata,
+    length_control,
+    matched_difference,
+)
+from autointerp.power import detectable_difference, spread
+from autointerp.records.explanation import Explanation
+from autointerp.records.outcome import ArmInfo, Outcome
+from autointerp.records.trial import Undefined
+from autointerp.statistics import Estimate, bootstrap_difference
+from autointerp.wording import n_words
+
+RESAMPLES = 1000
+_Keep: TypeAlias = Callable[[Outcome], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """Densities that both arms have: a baseline of matched density is compared within them."""
+
+    low: float
+    """Lowest density in both arms, on the explain split."""
+    high: float
+    """Highest density in both arms."""
+    kept: tuple[int, int]
+    """Scored units within, of the reference and of the baseline."""
+    lost: tuple[int, int]
+    """Scored units outside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One measure: the reference arm less a baseline."""
+
+    n: tuple[int, int]
+    """Units where the measure is defined, of the reference and of the baseline."""
+    documents: bool
+    """Whether the intervals count the documents that units share; otherwise they are over units alone."""
+    median: Estimate | Undefined
+    """Difference of medians."""
+    mean: Estimate | Undefined
+    """Difference of means."""
+    superior: Estimate | Undefined
+    """Probability that a random unit of the reference has the higher value, ties counted half."""
+    test: MannWhitney | Undefined
+    """Two-sided Mann-Whitney test."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """The reference arm against one baseline."""
+
+    baseline: str
+    """Label of the baseline."""
+    support: Support | Undefined | None
+    """Common densities, where the baseline is compared at matched density; `Undefined` where there are none."""
+    differences: Mapping[str, Difference]
+    """By measure."""
+    p: float | Undefined
+    """Permutation test of the headline's means: that it does not matter which arm a unit is in."""
+    q: float | Undefined
+    """The same, adjusted by Benjamini and Hochberg over all contrasts of the run."""
+    detectable: float | Undefined
+    """Difference of headline means that these units, as their scores scatter, show with 80 % power."""
+    density: Matched | Undefined
+    """Difference of headline means among units of equal density."""
+    evidence: Matched | Undefined
+    """The same among units explained from equally many excerpts."""
+    length: LengthControl | Undefined
+    """The same at equal length of the explanations."""
+    bounds: Bounds | Undefined
+    """On the difference of means of the headline, whatever the counted units without it would have scored."""
+    intervals: tuple[Estimate | Undefined, ...]
+    """Difference of means within activation interval 1 to 12; over units alone."""
+
+
+def contrast(table: Counted, reference: str, baseline: ArmInfo) -> Contrast:
+    """`reference` against `baseline`; `q` is that of this contrast alone."""
+    support = _support(table, reference, baseline.label) if baseline.kind == "neurons-matched" else None
+    if isinstance(support, Undefined):
+        nothing = Difference((0, 0), documents=False, median=support, mean=support, superior=support, test=support)
+        none = dict.fromkeys(table.contrasted, nothing)
+        intervals = (support,) * len(table.intervals)
+        return Contrast(baseline.label, support, none, *(support,) * 7, intervals)
+
+    def keep(outcome: Outcome) -> bool:
+        return support is None or support.low <= outcome.statistics.density_explain <= support.high
+
+    def sides(measure: str) -> tuple[Sample, Sample]:
+        return table.sample(reference, measure, keep), table.sample(baseline.label, measure, keep)
+
+    def rng(measure: str) -> np.random.Generator:
+        return table.rng(reference, baseline.label, measure)
+
+    intervals: list[Estimate | Undefined] = []
+    for name in table.intervals:
+        x, y = (table.values(arm, name, keep) for arm in (reference, baseline.label))
+        intervals.append(bootstrap_difference(x, y, "mean", rng(name), RESAMPLES))
+    differences = {measure: _difference(*sides(measure), rng(measure)) for measure in table.contrasted}
+    x, y = sides(table.headline)
+    p = permutation_test(x.values, y.values, table.rng(reference, baseline.label, "permutation"))
+    everyone = [table.arms.get(arm, []) for arm in (reference, baseline.label)]
+    units = [[each for each in arm if keep(each)] for arm in everyone]
+    missing = len(units[0]) - len(x), len(units[1]) - len(y)
+    scored = [[each for each in arm if table.value(each, table.headline) is not None] for arm in units]
+    return Contrast(
+        baseline.label,
+        support,
+        differences,
+        p,
+        p,
+        _detectable(x, y),
+        matched_difference(x, y, *map(_density_strata, scored)),
+        _evidence_matched(x, y, *scored),
+        _length_control(x, y, *scored),
+        difference_bounds(x.values, y.values, missing),
+        tuple(intervals),
+    )
+
+
+def _difference(x: Sample, y: Sample, rng: np.random.Generator) -> Difference:
+    documents = bool(len(x.influence) and len(y.influence))
+    if not documents:
+        x, y = Sample.of(x.values), Sample.of(y.values)
+    found = difference(x, y, ("median", "mean", "superior"), rng, RESAMPLES)
+    few = next((each for each in found.values() if isinstance(each, Undefined)), None)
+    test = few or mann_whitney(x.values, y.values)
+    return Difference((len(x), len(y)), documents, found["median"], found["mean"], found["superior"], test)
+
+
+def _support(table: Counted, reference: str, baseline: str) -> Support | Undefined:
+    densities = [table.densities(arm) for arm in (reference, baseline)]
+    if not all(map(len, densities)):
+        return Undefined("an arm has no scored unit")
+    low, high = max(float(each.min()) for each in densities), min(float(each.max()) for each in densities)
+    first, second = (int(((each >= low) & (each <= high)).sum()) for each in densities)
+    if min(first, second) < FEWEST:
+        return Undefined(f"{first} and {second} units of common density; a comparison needs {FEWEST} of each")
+    return Support(low, high, (first, second), (len(densities[0]) - first, len(densities[1]) - second))
+
+
+def _detectable(x: Sample, y: Sample) -> float | Undefined:
+    spreads = spread(x.values.tolist()), spread(y.values.tolist())
+    if spreads[0] is None or spreads[1] is None:
+        return Undefined(f"{len(x)} and {len(y)} units do not show how scores scatter")
+    return detectable_difference(len(x), len(y), spreads[0], spreads[1])
+
+
+def _density_strata(scored: Sequence[Outcome]) -> np.ndarray:
+    return density_strata(np.array([each.statistics.density_explain for each in scored], dtype=np.float64))
+
+
+def _evidence_matched(
+    x: Sample, y: Sample, first: Sequence[Outcome], second: Sequence[Outcome]
+) -> Matched | Undefined:
+    strata: list[np.ndarray] = []
+    for scored in (first, second):
+        known = [each.statistics.evidence for each in scored if each.statistics.evidence is not None]
+        if len(known) < len(scored):
+            return Undefined("how much evidence was shown is not recorded")
+        strata.append(evidence_strata(np.array(known, dtype=np.int64)))
+    return matched_difference(x, y, strata[0], strata[1])
+
+
+def _length_control(
+    x: Sample, y: Sample, first: Sequence[Outcome], second: Sequence[Outcome]
+) -> LengthControl | Undefined:
+    wordings: list[Wording] = []
+    for sample, scored in ((x, first), (y, second)):
+        texts = [each.explanation.text for each in scored if isinstance(each.explanation, Explanation)]
+        if len(texts) < len(scored):
+            return Undefined("not every scored unit has an explanation")
+        overlaps = [each.statistics.overlap for each in scored if each.statistics.overlap is not None]
+        words = np.array([n_words(text) for text in texts], dtype=np.int64)
+        wordings.append(Wording(sample.values, words, np.array(overlaps) if len(overlaps) == len(scored) else None))
+    return length_control(wordings[0], wordings[1])

@@ -1,0 +1,275 @@
+"""What differs between two arms, and how sure that is: both their units and their documents are samples.
+
+Units are scored on documents that they share: the random windows are the same for all, and the top excerpts of many
+units lie in the same documents. So the errors of their scores are correlated, and resampling units alone does not see
+it. The intervals here resample both (A. B. Owen, "The pigeonhole bootstrap", 2007; Owen and Eckles, "Bootstrapping data
+arrays of arbitrary order", 2012). What they speak of is this dictionary on texts like this corpus: not dictionaries of
+other seeds, and not autoencoders in general.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import sparse, stats
+
+from autointerp.records.trial import Undefined
+from autointerp.statistics import FEWEST, Estimate, percentiles
+
+Statistic: TypeAlias = Literal["median", "mean", "superior"]
+"""Of one sample its median or mean; of two the difference of medians or means, or P(X > Y) + P(X = Y) / 2."""
+_EXACT = 20_000
+"""Ways to label the units up to which a permutation test counts them all."""
+_TIED, _HUGE = 1e-9, 1e100
+"""Up to which two statistics are the same but for rounding; what an infinite one is compared as."""
+_CELLS = 1 << 20
+"""Numbers that a resampling holds at one time."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One measure over the units of an arm."""
+
+    values: Float[np.ndarray, " unit"]
+    """The measure."""
+    unit: Int[np.ndarray, " entry"]
+    """Of each entry of `influence`, the unit that it belongs to."""
+    cluster: Int[np.ndarray, " entry"]
+    """And the document cluster."""
+    influence: Float[np.ndarray, " entry"]
+    """Change of the unit's measure per unit of relative weight on the cluster, to first order."""
+
+    @classmethod
+    def of(cls, values: Float[np.ndarray, " unit"]) -> "Sample":
+        """A sample of which nothing is known beside the values: only units are resampled."""
+        none = np.zeros(0, dtype=np.int64)
+        return cls(np.asarray(values, dtype=np.float64), none, none, np.zeros(0))
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def noise(self) -> float:
+        """Mean over the units of the variance that their documents alone give their measure."""
+        return float((self.influence.astype(np.float64) ** 2).sum() / len(self)) if len(self) else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class MannWhitney:
+    """Two-sided Mann-Whitney test of two independent samples."""
+
+    u: float
+    """Pairs in which the first sample's value is the higher, ties counted half."""
+    p: float
+    """Two-sided p-value."""
+    effect: float
+    """Rank-biserial correlation, -1 to 1: 2 P(X > Y) + P(X = Y) - 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Where a difference of means lies, whatever the missing values are."""
+
+    missing: tuple[int, int]
+    """Units without a value, on either side."""
+    low: float
+    """With those of the first side at -1 and those of the second at +1."""
+    high: float
+    """The other way round."""
+
+
+def average(
+    x: Sample, statistics: Sequence[Statistic], rng: np.random.Generator, resamples: int = 1000
+) -> dict[Statistic, Estimate | Undefined]:
+    """``median`` and ``mean`` of one arm with their two-way intervals; `Undefined` below `FEWEST` units."""
+    return _estimates((x,), statistics, rng, resamples)
+
+
+def difference(
+    x: Sample, y: Sample, statistics: Sequence[Statistic], rng: np.random.Generator, resamples: int = 1000
+) -> dict[Statistic, Estimate | Undefined]:
+    """`x` less `y`, by statistic, with two-way intervals; `Undefined` below `FEWEST` units in either.
+
+    A resample draws the units of each arm with replacement, and gives every document cluster an exponential weight
+    that is the same for all units of both arms. A drawn unit counts with its value and the change that the weights
+    bring to it. The values of different units scatter by that change already, so each arm is first drawn together
+    about its mean until value and change scatter as the values did: otherwise a unit's own noise would count twice,
+    which makes the plain pigeonhole bootstrap too wide. The resamples are then moved to where the estimate is. Without
+    influences this is the usual bootstrap over units.
+    """
+    return _estimates((x, y), statistics, rng, resamples)
+
+
+def _estimates(
+    samples: tuple[Sample, ...], statistics: Sequence[Statistic], rng: np.random.Generator, resamples: int
+) -> dict[Statistic, Estimate | Undefined]:
+    if min(map(len, samples)) < FEWEST:
+        counts = " and ".join(str(len(sample)) for sample in samples)
+        what = f"a comparison needs {FEWEST} of each" if len(samples) > 1 else f"an interval needs {FEWEST}"
+        few = Undefined(f"{counts} units; {what}")
+        return dict.fromkeys(statistics, few)
+    parts: dict[Statistic, list[np.ndarray]] = {statistic: [] for statistic in statistics}
+    for block in _resampled(samples, rng, resamples):
+        for statistic, part in parts.items():
+            part.append(_evaluated(statistic, block))
+    found: dict[Statistic, Estimate | Undefined] = {}
+    for statistic, part in parts.items():
+        value = float(_evaluated(statistic, tuple(sample.values[None] for sample in samples))[0])
+        drawn = np.concatenate(part)
+        if any(len(sample.influence) for sample in samples):
+            drawn += value - drawn.mean()
+        interval = percentiles(np.clip(drawn, 0, 1) if statistic == "superior" else drawn)
+        found[statistic] = Estimate(value, interval.low, interval.high)
+    return found
+
+
+def _resampled(
+    samples: tuple[Sample, ...], rng: np.random.Generator, resamples: int
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Values of each sample's drawn units, of shape (resample, unit), in blocks of resamples."""
+    clusters = np.unique(np.concatenate([sample.cluster for sample in samples]))
+    influences = [_matrix(sample, clusters) for sample in samples]
+    middles = [float(sample.values.mean()) for sample in samples]
+    drawn_together = [middle + _shrunk(sample) * (sample.values - middle) for sample, middle in zip(samples, middles)]
+    at_once = max(1, _CELLS // (sum(map(len, samples)) + len(clusters)))
+    for begin in range(0, resamples, at_once):
+        rows = min(at_once, resamples - begin)
+        units = [rng.integers(len(sample), size=(rows, len(sample))) for sample in samples]
+        weights = rng.standard_exponential((rows, len(clusters))) - 1 if len(clusters) else None
+        block: list[np.ndarray] = []
+        for values, influence, drawn in zip(drawn_together, influences, units, strict=True):
+            block.append(values[drawn])
+            if weights is not None and influence is not None:
+                block[-1] += np.take_along_axis(np.asarray((influence @ weights.T).T), drawn, axis=1)
+        yield tuple(block)
+
+
+def _matrix(sample: Sample, clusters: np.ndarray) -> sparse.csr_array | None:
+    if not len(sample.influence):
+        return None
+    columns = np.searchsorted(clusters, sample.cluster)
+    entries = sample.influence.astype(np.float64), (sample.unit, columns)
+    return sparse.csr_array(entries, shape=(len(sample), len(clusters)))
+
+
+def _shrunk(sample: Sample) -> float:
+    """Factor on the deviations from the mean that leaves the variance between units without their own noise."""
+    total = float(sample.values.var(ddof=1))
+    return math.sqrt(max(0.0, 1 - sample.noise / total)) if total > 0 else 1.0
+
+
+def _evaluated(statistic: Statistic, block: tuple[np.ndarray, ...]) -> Float[np.ndarray, " resample"]:
+    match statistic:
+        case "mean" | "median":
+            of_each = [np.mean(each, axis=1) if statistic == "mean" else np.median(each, axis=1) for each in block]
+            return of_each[0] if len(of_each) == 1 else of_each[0] - of_each[1]
+        case "superior":
+            return np.array([_superior(x, y) for x, y in zip(*block, strict=True)])
+
+
+def _superior(x: np.ndarray, y: np.ndarray) -> float:
+    """P(X > Y) + P(X = Y) / 2 over all pairs."""
+    if len(x) < len(y):
+        return 1 - _superior(y, x)
+    ordered = np.sort(x)
+    up_to = np.searchsorted(ordered, y, "right") + np.searchsorted(ordered, y, "left")
+    return float(1 - up_to.sum() / (2 * len(x) * len(y)))
+
+
+def permutation_test(
+    x: Float[np.ndarray, " first"], y: Float[np.ndarray, " second"], rng: np.random.Generator, resamples: int = 1999
+) -> float | Undefined:
+    """Two-sided p-value of the hypothesis that it does not matter which arm a unit is in.
+
+    Labels are permuted; the statistic is Welch's t, so that arms of unequal size and spread do not reject too often
+    where only their means are equal (Janssen 1997; Chung and Romano 2013). All labellings are counted where there are
+    at most 20,000, otherwise `resamples` are drawn and the observed one is counted with them (Phipson and Smyth 2010).
+    `Undefined` below two units in either arm.
+    """
+    n, m = len(x), len(y)
+    if min(n, m) < 2:
+        return Undefined(f"{n} and {m} units; a test needs two of each")
+    pooled = np.concatenate([x, y]).astype(np.float64)
+    pooled -= pooled.mean()
+    observed = float(_welch(pooled[None, :n], pooled)[0])
+    exact = math.comb(n + m, n) <= _EXACT
+    drawn = np.concatenate([_welch(block, pooled) for block in _relabelled(pooled, n, rng, resamples, exact=exact)])
+    extreme = int((drawn >= min(observed, _HUGE) * (1 - _TIED) - _TIED).sum())
+    return extreme / len(drawn) if exact else (1 + extreme) / (1 + len(drawn))
+
+
+def _relabelled(
+    pooled: np.ndarray, n: int, rng: np.random.Generator, resamples: int, *, exact: bool
+) -> Iterator[Float[np.ndarray, "labelling unit"]]:
+    """The values of the units labelled as the first arm's."""
+    if exact:
+        yield pooled[np.array(list(itertools.combinations(range(len(pooled)), n)))]
+        return
+    at_once = max(1, _CELLS // len(pooled))
+    for begin in range(0, resamples, at_once):
+        rows = min(at_once, resamples - begin)
+        yield rng.permuted(np.broadcast_to(pooled, (rows, len(pooled))), axis=1)[:, :n]
+
+
+def _welch(first: Float[np.ndarray, "labelling unit"], pooled: np.ndarray) -> Float[np.ndarray, " labelling"]:
+    """Absolute Welch statistic of each labelling; infinite where means differ and nothing scatters."""
+    n, m = first.shape[1], len(pooled) - first.shape[1]
+    total, square = first.sum(1), (first**2).sum(1)
+    rest, rest_square = pooled.sum() - total, (pooled**2).sum() - square
+    gap = total / n - rest / m
+    spread = np.maximum(square - total**2 / n, 0) / (n * (n - 1))
+    spread += np.maximum(rest_square - rest**2 / m, 0) / (m * (m - 1))
+    scale = np.abs(pooled).max()
+    flat = spread <= 1e-14 * scale**2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(flat, np.where(np.abs(gap) > 1e-9 * scale, np.inf, 0.0), np.abs(gap) / np.sqrt(spread))
+
+
+def mann_whitney(x: Float[np.ndarray, " first"], y: Float[np.ndarray, " second"]) -> MannWhitney | Undefined:
+    """Mann-Whitney test that `x` and `y` are alike; `Undefined` where either is empty."""
+    if not len(x) or not len(y):
+        return Undefined("one of the samples is empty")
+    result = stats.mannwhitneyu(x, y, alternative="two-sided")
+    u = float(result.statistic)
+    return MannWhitney(u, float(result.pvalue), 2 * u / (len(x) * len(y)) - 1)
+
+
+def difference_bounds(
+    x: Float[np.ndarray, " n"], y: Float[np.ndarray, " m"], missing: tuple[int, int]
+) -> Bounds | Undefined:
+    """Bounds on mean(x) - mean(y) where `missing` values of each, all between -1 and 1, are unknown.
+
+    They need no assumption on why values are missing (C. F. Manski, Nonparametric Bounds on Treatment Effects, 1990).
+    """
+    n, m = len(x) + missing[0], len(y) + missing[1]
+    if not n or not m:
+        return Undefined("an arm has no counted unit")
+    middle, slack = float(x.sum()) / n - float(y.sum()) / m, missing[0] / n + missing[1] / m
+    return Bounds(missing, middle - slack, middle + slack)
+
+
+def benjamini_hochberg(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
+    """Adjusted p-values: rejecting those up to q keeps the expected share of false rejections below q.
+
+    Source: Benjamini and Hochberg 1995; valid for independent and for positively dependent tests.
+    """
+    order = np.argsort(p)[::-1]
+    stepped = np.minimum.accumulate(p[order] * len(p) / np.arange(len(p), 0, -1))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(stepped, 1)
+    return adjusted
+
+
+def against_null(
+    scores: Float[np.ndarray, " unit"], null: Float[np.ndarray, " draw"]
+) -> Float[np.ndarray, " unit"]:
+    """One-sided p-value of each score among the `null` scores, itself counted: (1 + those as high) / (1 + all).
+
+    Together they are conformal p-values, which Benjamini-Hochberg may adjust (Bates et al. 2023).
+    """
+    as_high = len(null) - np.searchsorted(np.sort(null), scores, "left")
+    return (1 + as_high) / (1 + len(null))

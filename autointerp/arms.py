@@ -25,10 +25,11 @@ from sae.dictionary import Dictionary, as_tensor, on_device
 from sae.errors import UserError, nearest
 from sae.features import firing_densities, site_sample, unit_sample
 from sae.formats import load_dictionary
+from sae.rows import train
 from sae.shuffled import recipe_like, shuffled_subject
 from sae.sites import Site
 from sae.subject import Subject
-from sae.trainer import TrainLog, train
+from sae.trainee import TrainLog
 
 FEATURES = "features"
 SHUFFLED_SUBJECT = "shuffled-subject"

@@ -18,7 +18,7 @@ from autointerp.judges import judges, presets
 from autointerp.llm.estimate import minutes
 from autointerp.llm.progress import Progress as Calls
 from autointerp.manifest import read_manifest, run_key, timed, update_manifest
-from autointerp.pipeline import EndOfUnit, Evaluation, Run, admission_order, admit
+from autointerp.pipeline import EndOfUnit, Evaluation, Run, admission_order, admit, repeated
 from autointerp.power import foreseen
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.outcome import ArmInfo, Outcome
@@ -225,6 +225,11 @@ def _judge(
     pilots: list[Outcome] = []
     piloted, projected = itertools.count(1), forecast.expected
 
+    def check_forecast() -> None:
+        may_go_on = config.max_cost is not None or sys.stdin.isatty()
+        if said := forecast.check(ledger(config, directory, key), may_go_on=may_go_on):
+            terminal.say(said)
+
     def hold_against_forecast(outcomes: Sequence[Outcome]) -> None:
         nonlocal projected
         if not (forecast.rows and any(isinstance(each.explanation, Explanation) for each in outcomes)):
@@ -235,26 +240,38 @@ def _judge(
         if pilot == PILOT:
             _say_power(order, pilots, f"as the scores of the first {PILOT} units scatter")
         if pilot % PILOT == 0:
-            spent = ledger(config, directory, key)
-            projected = forecast.projected(spent)
-            may_go_on = config.max_cost is not None or sys.stdin.isatty()
-            if pilot == PILOT and (said := forecast.check(spent, may_go_on=may_go_on)):
-                terminal.say(said)
+            projected = forecast.projected(ledger(config, directory, key))
+        if pilot == PILOT and not config.batch:
+            check_forecast()
 
     async def judge() -> Run:
         async with open_client(config, directory, key) as client:
-            who = judges(config, sorted({unit.arm for unit in order}), client)
-            judged = Evaluation(source, presets(config), who, config.explanations, explained_as(config, source))
+            arms = sorted({unit.arm for unit in order})
+            who = explained_as(config, source)
+            judged = Evaluation(source, presets(config), judges(config, arms, client), who, config.explanations)
             with terminal.stage(stage, len(order), "units") as advance:
-                ended = itertools.count(1)
+                ended = 0
+
+                def show() -> None:
+                    advance(ended, terminal.calls(client.progress(), projected) if client else "")
 
                 def on_end(outcomes: Sequence[Outcome]) -> None:
+                    nonlocal ended
                     hold_against_forecast(outcomes)
-                    advance(next(ended), terminal.calls(client.progress(), projected) if client else "")
+                    ended += 1
+                    show()
 
                 at_once = (_UNITS_IN_BATCH_MODE if config.batch else config.concurrency) if client else 1
-                stop = client.drain if client else (lambda: None)
-                done = await admit(order, step(judged), at_once=at_once, on_end=on_end, on_interrupt=stop)
+                async with repeated(show, terminal.EVERY):
+                    done = await admit(
+                        order,
+                        step(judged),
+                        at_once=at_once,
+                        pilot=PILOT if config.batch and client else 0,
+                        on_end=on_end,
+                        on_pilot=check_forecast,
+                        on_interrupt=client.drain if client else (lambda: None),
+                    )
             if client:
                 _note(directory, client.progress())
             return done

@@ -172,6 +172,7 @@ class Client:
             spent=committed - reserved,
             reserved=reserved,
             cap=cap,
+            at_provider=self._batches.at_provider() if self._batches else None,
             warnings=(*self._prefixes.warnings, *self._thinkers.warnings),
         )
 

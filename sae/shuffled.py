@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from sae.config import TrainingRecipe, training_recipe
+from sae.config import TrainingRecipe
 from sae.errors import UserError
+from sae.recipes import training_recipe
 from sae.subject import Subject
 
 _RECIPE = (

@@ -210,7 +210,7 @@ class Client:
         if provider is None:
             raise UserError(f"{request.model} was not opened.", do=nearest(request.model, self._providers))
         item = answer_key(provider, request)
-        call = _Call(request, provider, answer_key(provider, request, draw=draw), item)
+        call = _Call(request, provider, answer_key(provider, request, draw=draw) if draw else item, item)
         if stored := self._store.answer(call.key):
             return recall(provider, request, stored), True
         if call.key in self._flights:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from autointerp.llm import tables
-from autointerp.llm.tables import Account
+from autointerp.llm.tables import Account, Ending, Reservation
 
 State: TypeAlias = Literal["planned", "submitting", "submitted", "ended", "ingested"]
 
@@ -66,7 +66,7 @@ def plan(db: sqlite3.Connection, model: str, address: str, submission: str, asks
     """Reserve for the first of `asks`, as many as the budget allows, and journal them; None where it allows none."""
     held: dict[bytes, Held] = {}
     for ask in asks:
-        attempt = tables.reserve(db, ask.account, ask.item, ask.bound)
+        [attempt] = tables.reserve(db, [Reservation(ask.account, ask.item, ask.bound)])
         if attempt is None:
             break
         held[ask.key] = Held(attempt, ask.bound)
@@ -92,9 +92,8 @@ def advance(db: sqlite3.Connection, batch: Batch, state: State) -> None:
 
 def close(db: sqlite3.Connection, batch: Batch, kind: str, *, billed: bool) -> None:
     """End a batch and every attempt of it that is still open: charged at its bound where `billed`, else released."""
-    end = tables.mark_unknown if billed else tables.release
-    for each in batch.held.values():
-        end(db, each.attempt, kind)
+    ended = Ending.unknown if billed else Ending.released
+    tables.end(db, [ended(each.attempt, kind) for each in batch.held.values()])
     advance(db, batch, "ingested")
 
 

@@ -59,6 +59,8 @@ class Identity(BaseModel):
     """`lookup` (no language model) or `anthropic/MODEL`, `openai/MODEL`."""
     simulator: str = "lookup"
     """`lookup` (no language model), `anthropic/MODEL`, `openai/MODEL`, or by log-probabilities `slots/`, `local/`."""
+    explanations: int = Field(default=1, ge=1)
+    """Explanations drawn per unit; of several the best on the select split is scored, on the score split."""
     dtype: Dtype = "float32"
     """Precision of the subject."""
     seed: int = Field(default=0, ge=0)

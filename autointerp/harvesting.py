@@ -4,12 +4,15 @@ import dataclasses
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
+
 from autointerp.activations.harvest import harvest as harvest_arms
-from autointerp.activations.plan import ArmUnits, LogitTokens
+from autointerp.activations.logit_test import SHOWN, distractors
+from autointerp.activations.plan import ArmUnits, LogitTest, LogitTokens
 from autointerp.activations.replay import Replay
 from autointerp.activations.source import StoreSource
 from autointerp.activations.store import Store
-from autointerp.arms import Arm
+from autointerp.arms import Arm, explain_windows
 from autointerp.config import RunConfig, load_run
 from autointerp.controls import arm_infos, controlled
 from autointerp.manifest import environment, read_manifest, run_key, timed, update_manifest
@@ -92,7 +95,7 @@ def _harvest(setting: Setting, out: Path) -> None:
             advance(done if stage == "statistics" else total + done)
 
         harvest_arms(
-            {arm.info.label: _arm_units(arm) for arm in setting.arms},
+            {arm.info.label: _arm_units(setting, arm) for arm in setting.arms},
             windows,
             splits.code,
             splits.cluster,
@@ -106,18 +109,21 @@ def _harvest(setting: Setting, out: Path) -> None:
         )
 
 
-def _arm_units(arm: Arm) -> ArmUnits:
+def _arm_units(setting: Setting, arm: Arm) -> ArmUnits:
     names = arm.dictionary.names()
-    top = top_logits(arm.subject, arm.site, arm.dictionary)
-    logits = None
+    asked = harvest_sizes(setting.config).logit_tokens
+    top = top_logits(arm.subject, arm.site, arm.dictionary, SHOWN + asked)
+    logits, test = None, None
     if top is not None:
-        logits = LogitTokens(
-            top.promoted[arm.units],
-            top.promoted_weights[arm.units],
-            top.suppressed[arm.units],
-            top.suppressed_weights[arm.units],
-        )
-    return ArmUnits(arm.units, tuple(names[i] for i in arm.units), arm.thresholds, logits)
+        ends = (top.promoted, top.promoted_weights, top.suppressed, top.suppressed_weights)
+        logits = LogitTokens(*(end[arm.units, :SHOWN] for end in ends))
+        if asked:
+            ids = explain_windows(setting.corpus)
+            counts = np.bincount(ids.tokens[ids.counted()], minlength=len(setting.subject.token_bytes()))
+            promoted = top.promoted[arm.units]
+            random, matched = distractors(promoted, counts, np.random.default_rng(setting.config.seed))
+            test = LogitTest(promoted[:, SHOWN:], random, matched)
+    return ArmUnits(arm.units, tuple(names[i] for i in arm.units), arm.thresholds, logits, test)
 
 
 def stored(directory: Path) -> Source:

@@ -37,6 +37,16 @@ def quantise(activations: Float[np.ndarray, "*shape"], maximum: float, top_level
     return np.clip(scaled, 0, top_level).astype(np.int64)
 
 
+def certainty(level: float) -> float:
+    """Certainty, 0 to 1, that a unit fires where its expected level is `level`: one half at level 1, rising with it."""
+    return float(level / (level + 1.0))
+
+
+def marks_certainty(levels: Float[np.ndarray, " token"], marked: Sequence[int]) -> float:
+    """Certainty that the `marked` tokens are those that fire, from a level for each: the mean of theirs."""
+    return float((levels / (levels + 1.0))[list(marked)].mean())
+
+
 def display(token: bytes) -> str:
     """`token` as one line of readable text that never contains `SEPARATOR`; `parse` inverts it."""
     return "".join(_displayed(token))

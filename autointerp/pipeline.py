@@ -1,22 +1,25 @@
 """The main path over the seams: units in, outcomes out."""
 
 import asyncio
+import math
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias, TypeVar, cast
+from itertools import product, starmap
+from typing import TypeAlias
 
 import numpy as np
 
 from autointerp.protocols.preset import Preset
 from autointerp.records.explanation import Evidence, Explanation, Failure
 from autointerp.records.outcome import Outcome, OutcomeStatistics
-from autointerp.records.trial import Question, Score
-from autointerp.records.unit import Unit, UnitRecord
+from autointerp.records.trial import Measure, Question, Score
+from autointerp.records.unit import Split, Unit, UnitRecord
 from autointerp.seams import Explainer, Interrupted, Simulator, Source, Stop
 from autointerp.selectivity import single_token, token_entropy
+from autointerp.simulate.packs import together
 from autointerp.wording import literal_overlap
 
 DRAIN_SECONDS = 30.0
@@ -24,7 +27,6 @@ DRAIN_SECONDS = 30.0
 
 EndOfUnit: TypeAlias = Callable[[int, Unit], Awaitable[Sequence[Outcome]]]
 """Brings a unit, with its place in the admission order, to its end: one outcome per protocol."""
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,8 @@ class Evaluation:
     """The protocols: a unit is brought to its end under all of them at once, so that it counts for all or for none."""
     judges: Mapping[str, Judges]
     """By arm."""
+    explanations: int = 1
+    """Explanations drawn for the same evidence."""
     explained_as: Callable[[Unit], Unit | Explanation] = lambda unit: unit
     """Whose explanation a unit is judged by: its own, or for a control another unit's or a fixed one."""
 
@@ -136,32 +140,55 @@ class Evaluation:
         return await self._score(rank, self.source.record(unit), explanations)
 
     async def _explain(self, record: UnitRecord) -> Sequence[Explanation | Failure]:
-        """One explanation per preset; the same evidence is explained once. A unit without evidence has none."""
-        own = [preset.evidence(record) for preset in self.presets]
+        """One explanation per preset; a unit without evidence has none, not even another's."""
         whose = self.explained_as(record.unit)
-        if isinstance(whose, Explanation):
-            return [each if isinstance(each, Failure) else whose for each in own]
-        other = None if whose == record.unit else self.source.record(whose)
-        shown = own if other is None else [preset.evidence(other) for preset in self.presets]
+        if whose == record.unit:
+            return await self._explain_itself(record)
+        own = [preset.evidence(record) for preset in self.presets]
+        given = isinstance(whose, Explanation)
+        theirs = [whose] * len(own) if given else await self._explain_itself(self.source.record(whose))
+        return [mine if isinstance(mine, Failure) else each for mine, each in zip(own, theirs, strict=True)]
+
+    async def _explain_itself(self, record: UnitRecord) -> Sequence[Explanation | Failure]:
+        """One explanation per preset; the same evidence is explained once, or once for every draw."""
         explainer = self.judges[record.unit.arm].explainer
+        shown = [preset.evidence(record) for preset in self.presets]
         distinct = list(dict.fromkeys(each for each in shown if isinstance(each, Evidence)))
-        said = dict(zip(distinct, await _together(map(explainer.explain, distinct)), strict=True))
-        return [
-            mine if isinstance(mine, Failure) else each if isinstance(each, Failure) else said[each]
-            for mine, each in zip(own, shown, strict=True)
+        asked = list(product(distinct, range(self.explanations)))
+        said = dict(zip(asked, await together(starmap(explainer.explain, asked)), strict=True))
+        drawn = [
+            [each] if isinstance(each, Failure) else [said[each, draw] for draw in range(self.explanations)]
+            for each in shown
         ]
+        return await together(map(partial(self._best, record), self.presets, drawn))
+
+    async def _best(
+        self, record: UnitRecord, preset: Preset, drawn: Sequence[Explanation | Failure]
+    ) -> Explanation | Failure:
+        """The explanation with the highest score on the select split, which scoring never sees (P14).
+
+        The first of equals; the first of all where the split has too little of the unit to choose by.
+        """
+        candidates = list(dict.fromkeys(each for each in drawn if isinstance(each, Explanation)))
+        if len(candidates) < 2:
+            return next(iter(candidates), drawn[0])
+        scores = await together(self._result(record, preset, each, "select") for each in candidates)
+        values = [_headline(score) for score in scores]
+        return candidates[values.index(max(values))]
 
     async def _score(
         self, rank: int, record: UnitRecord, explanations: Sequence[Explanation | Failure]
     ) -> Sequence[Outcome]:
-        results = await _together(map(partial(self._result, record), self.presets, explanations))
+        results = await together(map(partial(self._result, record), self.presets, explanations))
         ended = zip(self.presets, explanations, results, strict=True)
         return [_outcome(rank, record, preset, said, result) for preset, said, result in ended]
 
-    async def _result(self, record: UnitRecord, preset: Preset, explanation: Explanation | Failure) -> Score | Failure:
+    async def _result(
+        self, record: UnitRecord, preset: Preset, explanation: Explanation | Failure, split: Split = "score"
+    ) -> Score | Failure:
         if isinstance(explanation, Failure):
             return explanation
-        scorer = preset.scorer()
+        scorer = preset.scorer(split)
         trial = scorer.pose(record, explanation, self.source)
         if isinstance(trial, Failure):
             return trial
@@ -169,13 +196,10 @@ class Evaluation:
         return scorer.score(trial, await simulator.simulate(explanation, trial.items))
 
 
-async def _together(tasks: Iterable[Coroutine[None, None, T]]) -> list[T]:
-    """All results, in order. Calls beside one that stops the run are paid for, so they are let through first."""
-    results = await asyncio.gather(*tasks, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return cast(list[T], results)
+def _headline(score: Score | Failure) -> float:
+    """The protocol's own score, below every other where there is none."""
+    measure = score.measures[score.headline] if isinstance(score, Score) else None
+    return measure.value if isinstance(measure, Measure) else -math.inf
 
 
 def _outcome(

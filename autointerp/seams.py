@@ -34,8 +34,8 @@ class Source(Protocol):
 class Explainer(Protocol):
     """Writes an explanation from explain documents, blind to the arm."""
 
-    async def explain(self, evidence: Evidence) -> Explanation | Failure:
-        """Explain the unit behind `evidence`."""
+    async def explain(self, evidence: Evidence, draw: int = 0) -> Explanation | Failure:
+        """Explain the unit behind `evidence`; other draws may say it otherwise."""
         ...
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from autointerp.config import RunConfig
 from autointerp.controls import base
-from autointerp.explain.llm import LONGEST, render_explain
+from autointerp.explain.llm import LONGEST, LlmExplainer
+from autointerp.judges import Asking, judges, language_models
 from autointerp.llm.catalog import make_batch_providers, make_providers
 from autointerp.llm.client import Client
 from autointerp.llm.estimate import Estimate, estimate
@@ -16,16 +17,12 @@ from autointerp.llm.prices import NANO, Prices, parse_dollars, parse_price
 from autointerp.llm.provider import Provider
 from autointerp.llm.store import StoreReader
 from autointerp.llm.tables import Budget
-from autointerp.prompts import load_prompt
 from autointerp.protocols.preset import Preset
 from autointerp.records.call import Request
 from autointerp.records.explanation import Explanation, Failure
-from autointerp.records.unit import Unit
+from autointerp.records.unit import Split, Unit
 from autointerp.seams import Overrun, Source
-from autointerp.simulate.llm import render_simulate
-from autointerp.simulate.logprob import render_slots
-from autointerp.simulate.packs import packs
-from autointerp.wiring import LOOKUP, choose_device, language_models, reads_slots
+from autointerp.wiring import choose_device
 
 STAGES = ("explain", "simulate")
 """What language models are asked for."""
@@ -160,26 +157,27 @@ def count_calls(
 def _requests(
     config: RunConfig, order: Sequence[Unit], source: Source, presets: Sequence[Preset], stages: Sequence[str]
 ) -> Iterator[Request]:
-    explain, simulate, slots = (load_prompt(name, "v1") for name in ("explain", "simulate", "slots"))
+    judged = judges(config, sorted({unit.arm for unit in order}), None)
     for record, preset in ((record, preset) for record in map(source.record, order) for preset in presets):
         unit, evidence = record.unit, preset.evidence(record)
         if isinstance(evidence, Failure):
             continue
-        if config.explainer != LOOKUP and "explain" in stages and unit.arm == base(unit.arm):
-            yield render_explain(evidence, config.explainer, explain, arm=unit.arm)
-        if config.simulator == LOOKUP or "simulate" not in stages:
+        explainer = judged[unit.arm].explainer
+        is_own = unit.arm == base(unit.arm)  # controls share the explanations of others
+        if isinstance(explainer, LlmExplainer) and "explain" in stages and is_own:
+            yield from explainer.requests(evidence, config.explanations)
+        simulator = judged[unit.arm].simulators[preset.question]
+        if not isinstance(simulator, Asking) or "simulate" not in stages:
             continue
-        # Named, since units whose explanations differ share items, and identical requests would count once.
-        stand_in = Explanation(f"{unit.arm} {unit.name}".ljust(LONGEST), config.explainer)
-        trial = preset.scorer().pose(record, stand_in, source)
-        if isinstance(trial, Failure):
-            continue
-        if reads_slots(config.simulator):
-            for items in packs(trial.items):
-                yield render_slots(stand_in, items, config.simulator, slots, arm=unit.arm)
-            continue
-        for items in packs(trial.items):
-            yield render_simulate(stand_in, items, config.simulator, simulate, arm=unit.arm)
+        drawn = config.explanations if isinstance(explainer, LlmExplainer) and is_own else 1
+        posed: list[tuple[Split, int]] = [("select", draw) for draw in range(drawn)] if drawn > 1 else []
+        posed.append(("score", 0))
+        for split, draw in posed:
+            # Named, since units whose explanations differ share items, and identical requests would count once.
+            stand_in = Explanation(f"{unit.arm} {unit.name} {draw or ''}".ljust(LONGEST), config.explainer)
+            trial = preset.scorer(split).pose(record, stand_in, source)
+            if not isinstance(trial, Failure):
+                yield from simulator.requests(stand_in, trial.items)
 
 
 def fixed(config: RunConfig, directory: Path, run: str) -> RunConfig:

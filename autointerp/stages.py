@@ -12,7 +12,9 @@ from autointerp import compare as comparing
 from autointerp.activations.store import Store
 from autointerp.arms import FEATURES
 from autointerp.config import Conduct, Format, RunConfig, load_run
+from autointerp.controls import explained_as
 from autointerp.harvesting import HARVEST, harvested, save, stored
+from autointerp.judges import judges, presets
 from autointerp.llm.estimate import minutes
 from autointerp.llm.progress import Progress as Calls
 from autointerp.manifest import read_manifest, run_key, timed, update_manifest
@@ -35,7 +37,6 @@ from autointerp.spending import (
     open_batches,
     open_client,
 )
-from autointerp.wiring import explained_as, judges, presets
 from sae.errors import UserError, nearest
 
 OK, FAILURE, PARTIAL, BUDGET, INTERRUPTED = 0, 1, 3, 4, 130
@@ -242,8 +243,8 @@ def _judge(
 
     async def judge() -> Run:
         async with open_client(config, directory, key) as client:
-            arms = sorted({unit.arm for unit in order})
-            judged = Evaluation(source, presets(config), judges(config, arms, client), explained_as(config, source))
+            who = judges(config, sorted({unit.arm for unit in order}), client)
+            judged = Evaluation(source, presets(config), who, config.explanations, explained_as(config, source))
             with terminal.stage(stage, len(order), "units") as advance:
                 ended = itertools.count(1)
 

@@ -1,7 +1,7 @@
 """From configuration to objects, by exhaustive match."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -10,28 +10,16 @@ import numpy as np
 from autointerp.activations.plan import HarvestSizes
 from autointerp.arms import Arm, make_arms
 from autointerp.config import EMBEDDED, RunConfig, parse_count
-from autointerp.controls import Explained, base, kinds
-from autointerp.explain.llm import LlmExplainer
-from autointerp.explain.lookup import LookupExplainer
-from autointerp.llm.catalog import SLOT_PROVIDERS
+from autointerp.controls import kinds
+from autointerp.judges import presets
 from autointerp.manifest import content_key
-from autointerp.pipeline import Judges
-from autointerp.prompts import load_prompt
-from autointerp.protocols.catalog import make_presets
-from autointerp.protocols.preset import Preset
 from autointerp.records.unit import Unit
-from autointerp.seams import Explainer, Model, Simulator, Source
-from autointerp.simulate.llm import LlmSimulator
-from autointerp.simulate.logprob import SlotSimulator
-from autointerp.simulate.lookup import LookupSimulator
 from sae import PRETRAINED
 from sae.corpus.corpus import Corpus, load_corpus
 from sae.corpus.windows import Windows
 from sae.errors import UserError
 from sae.features import unit_activations
 from sae.subject import Subject, devices, load_subject
-
-LOOKUP = "lookup"
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +72,21 @@ def load_setting(config: RunConfig, cache: Path, say: Callable[[str], None]) -> 
         config.corpus, config.text_column, parse_count(config.tokens), subject.tokenizer, config.context, config.seed
     )
     say_corpus(corpus, say)
+    _check_width(config, corpus)
     return Setting(config, subject, corpus, make_arms(config, subject, corpus, cache, say))
+
+
+def _check_width(config: RunConfig, corpus: Corpus) -> None:
+    room = corpus.windows.context - corpus.windows.first
+    for preset in presets(config):
+        widest = preset.harvest.widths[-1].excerpt_tokens
+        if widest > room:
+            raise UserError(
+                f"{preset.name} needs excerpts of {widest} tokens.",
+                f"With --context {config.context} a window holds {room}.",
+                f"Give --context {config.context + widest - room} or more, or another --protocol.",
+                usage=True,
+            )
 
 
 def score_windows(corpus: Corpus, tokens: int, seed: int) -> Windows:
@@ -117,65 +119,7 @@ def subject_path(name: str) -> str:
     return str(PRETRAINED / "subject") if name == EMBEDDED else name
 
 
-def presets(config: RunConfig) -> tuple[Preset, ...]:
-    """The protocols asked for, the headline first."""
-    return make_presets(config.protocol, config.seed)
-
-
 def harvest_sizes(config: RunConfig) -> HarvestSizes:
     """What the protocols need of every unit; nothing of the select split where nothing is selected."""
-    return replace(HarvestSizes.union([preset.harvest for preset in presets(config)]), select=None)
-
-
-def language_models(config: RunConfig) -> list[str]:
-    """The `provider/model` names that a run calls; empty where `lookup` does everything."""
-    if reads_slots(config.explainer):
-        raise UserError(
-            f"{config.explainer} cannot explain.",
-            "Models of slots/ and local/ write nothing: they only simulate.",
-            "Give --explainer lookup or provider/model.",
-            usage=True,
-        )
-    if config.batch and reads_slots(config.simulator):
-        raise UserError(f"{config.simulator} has no batch API.", do="Leave --batch out.", usage=True)
-    if config.explainer != LOOKUP and config.simulator == LOOKUP:
-        raise UserError(
-            f"The simulator {LOOKUP} reads token tables, which {config.explainer} does not write.",
-            do="Give --simulator provider/model too.",
-            usage=True,
-        )
-    return sorted({name for name in (config.explainer, config.simulator) if name != LOOKUP})
-
-
-def reads_slots(name: str) -> bool:
-    """Whether `name` is a simulator's model that gives its distribution at every level of an item at once."""
-    return name.partition("/")[0] in SLOT_PROVIDERS
-
-
-def judges(config: RunConfig, arms: Sequence[str], model: Model | None) -> dict[str, Judges]:
-    """Per arm, who explains and who simulates; the arm's label only reaches the ledger.
-
-    What a control's explanations cost is the features', whose they are.
-    """
-    return {
-        arm: Judges(_explainer(config, base(arm), model), {"levels": _simulator(config, arm, model)}) for arm in arms
-    }
-
-
-def explained_as(config: RunConfig, source: Source) -> Explained:
-    """Whose explanation each unit is judged by: its own but for controls."""
-    return Explained(source, presets(config)[0], config.simulator == LOOKUP, config.seed)
-
-
-def _explainer(config: RunConfig, arm: str, model: Model | None) -> Explainer:
-    if config.explainer == LOOKUP or model is None:
-        return LookupExplainer()
-    return LlmExplainer(model, config.explainer, load_prompt("explain", "v1"), config.draws, arm)
-
-
-def _simulator(config: RunConfig, arm: str, model: Model | None) -> Simulator:
-    if config.simulator == LOOKUP or model is None:
-        return LookupSimulator()
-    if reads_slots(config.simulator):
-        return SlotSimulator(model, config.simulator, load_prompt("slots", "v1"), config.draws, arm=arm)
-    return LlmSimulator(model, config.simulator, load_prompt("simulate", "v1"), config.draws, arm=arm)
+    needed = HarvestSizes.union([preset.harvest for preset in presets(config)])
+    return needed if config.explanations > 1 else needed.without("select")

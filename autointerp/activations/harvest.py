@@ -9,7 +9,7 @@ import numpy as np
 from autointerp.activations.layout import Writer, excerpts_of
 from autointerp.activations.pairs import cells_of
 from autointerp.activations.passes import ArmState, interval_of
-from autointerp.activations.plan import GROUPS, INTERVAL, SPLITS, TOP, ArmUnits, Block, HarvestSizes
+from autointerp.activations.plan import GROUPS, INTERVAL, LOGIT_KINDS, SPLITS, TOP, ArmUnits, Block, HarvestSizes
 from autointerp.activations.references import REFERENCES, References
 from autointerp.records.unit import Split
 from sae.corpus.windows import Windows
@@ -119,6 +119,9 @@ def _units(states: Mapping[str, ArmState], sizes: HarvestSizes, totals: Mapping[
         maximum = np.concatenate([half.maximum for half in halves])
         statistics = {"fired": counts.sum(1), "maximum": maximum, "mean": mean, "interval_counts": counts}
         columns |= {f"{name}_{statistic}": values for statistic, values in statistics.items()}
+    for kind in LOGIT_KINDS:
+        tests = [(state.units.logit_test, len(state.units.units)) for state in states.values()]
+        columns[f"asked_{kind}"] = [row for test, n in tests for row in (getattr(test, kind) if test else [[]] * n)]
     for end in ("promoted", "suppressed"):
         for field, attribute in (("tokens", end), ("weights", f"{end}_weights")):
             columns[f"{end}_{field}"] = [

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from autointerp.activations.plan import HarvestSizes
+from autointerp.activations.plan import LOGIT_KINDS, HarvestSizes
 from autointerp.activations.references import REFERENCES
 
 VERSION = 2
@@ -44,6 +44,7 @@ def schemas(sizes: HarvestSizes, context: int) -> dict[str, pa.Schema]:
             "threshold": pa.float32(),
             **{f"{split}_{name}": kind for split in sizes.held for name, kind in statistics.items()},
             **dict.fromkeys(REFERENCES, pa.float64()),
+            **{f"asked_{kind}": pa.list_(pa.int32()) for kind in LOGIT_KINDS},
             **{f"{end}_{name}": kind for end in ("promoted", "suppressed") for name, kind in logits.items()},
         },
         **{excerpts_of(each.excerpt_tokens, sizes): _excerpts(each.excerpt_tokens) for each in sizes.widths},

@@ -2,18 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from autointerp.records.unit import Group, Split
+from autointerp.records.unit import Group, LogitKind, Split
 
 SPLITS: tuple[Split, ...] = ("explain", "select", "calibrate", "score")
 """The splits in the order of their codes."""
 GROUPS: tuple[Group, ...] = ("top", "interval", "random", "out_of_context")
 """The groups in the order in which a unit's excerpts are kept."""
 TOP, INTERVAL, RANDOM, OUT_OF_CONTEXT = range(len(GROUPS))
+LOGIT_KINDS: tuple[LogitKind, ...] = ("promoted", "random", "matched")
+"""Kinds of tokens in the logit-weight test."""
 TOP_TOKENS = 10
 """Distinct tokens, at the anchors of a unit's top excerpts, that are sought out of context."""
 
@@ -58,6 +60,18 @@ class LogitTokens:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class LogitTest:
+    """The tokens of each unit that the logit-weight test asks about."""
+
+    promoted: Int32[np.ndarray, "unit token"]
+    """Token ids of high logit weights, falling, after those that the explainer is shown."""
+    random: Int32[np.ndarray, "unit token"]
+    """Uniformly random others."""
+    matched: Int32[np.ndarray, "unit token"]
+    """Others as frequent in the corpus as the promoted ones."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ArmUnits:
     """The units of one arm that are harvested."""
 
@@ -69,6 +83,8 @@ class ArmUnits:
     """Activation above which each fires, floats of shape (unit); 0 for rectified units."""
     logits: LogitTokens | None = None
     """None where the site has no direct path to the logits."""
+    logit_test: LogitTest | None = None
+    """None there too, and where no protocol asks for it."""
 
     def __post_init__(self) -> None:
         if not len(self.units) == len(self.names) == len(self.thresholds):
@@ -119,6 +135,8 @@ class HarvestSizes:
     calibrate: SplitSizes | None = None
     """Kept of the calibrate split; None where nothing of it is harvested."""
 
+    logit_tokens: int = 0
+    """Tokens of each kind for the logit-weight test."""
     wider: "tuple[HarvestSizes, ...]" = ()
     """What is kept of excerpts with more tokens, by rising tokens; with the same intervals and pool."""
 
@@ -137,12 +155,17 @@ class HarvestSizes:
             held = {name: [sizes for each in same if (sizes := each.of(name))] for name in SPLITS}
             joined = {name: SplitSizes.union(sizes) if sizes else None for name, sizes in held.items()}
             widths.append(replace(same[0], **joined, wider=()))
-        return replace(widths[0], wider=tuple(widths[1:]))
+        asked = max(need.logit_tokens for need in needs)
+        return replace(widths[0], logit_tokens=asked, wider=tuple(widths[1:]))
 
     @property
     def widths(self) -> "tuple[HarvestSizes, ...]":
         """These and the wider ones, each without the others."""
-        return (replace(self, wider=()), *self.wider)
+        return (replace(self, wider=(), logit_tokens=0), *self.wider)
+
+    def without(self, split: Literal["select", "calibrate"]) -> "HarvestSizes":
+        """The same with nothing of `split`."""
+        return replace(self, **{split: None, "wider": tuple(each.without(split) for each in self.wider)})
 
     @property
     def held(self) -> tuple[Split, ...]:

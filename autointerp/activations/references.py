@@ -39,7 +39,7 @@ class Predicted:
     value: Float[np.ndarray, " entry"]
     """Predicted activation, > 0, the same at every position of the cell."""
     positions: Float[np.ndarray, " entry"]
-    """Positions of the cell in the split that is predicted."""
+    """Positions of the cell in the split that is predicted, > 0."""
     total: Float[np.ndarray, " entry"]
     """Sum of the unit's activations there."""
     fired: Float[np.ndarray, " entry"]
@@ -134,11 +134,10 @@ class References:
     def _predicted(
         self, means: sparse.csc_array, score: sparse.csr_array, fired: sparse.csr_array, counts: np.ndarray
     ) -> Predicted:
-        unit, cell = _units(means), means.indices
-        total = _at(sparse.csc_array(score), cell, unit) * self._scale[unit]
-        return Predicted(
-            unit, means.data, counts[cell].astype(np.float64), total, _at(sparse.csc_array(fired), cell, unit)
-        )
+        there = counts[means.indices] > 0  # a token of the explain split that the score split lacks predicts nothing
+        unit, cell, value = _units(means)[there], means.indices[there], means.data[there]
+        total, firing = (_at(sparse.csc_array(matrix), cell, unit) for matrix in (score, fired))
+        return Predicted(unit, value, counts[cell].astype(np.float64), total * self._scale[unit], firing)
 
     def _means(self, sums: sparse.csr_array | sparse.csc_array, n: np.ndarray) -> sparse.csc_array:
         means = sparse.csc_array(sums)

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from autointerp.activations.layout import MANIFEST, VERSION, digest, excerpts_of, file_of, schemas
-from autointerp.activations.plan import GROUPS, SPLITS, HarvestSizes, SplitSizes
+from autointerp.activations.plan import GROUPS, LOGIT_KINDS, SPLITS, HarvestSizes, SplitSizes
 from autointerp.activations.references import REFERENCES
-from autointerp.records.unit import Excerpt, LogitEffect, Pool, Split, SplitStatistics, Unit, UnitRecord
+from autointerp.records.unit import Excerpt, LogitEffect, LogitKind, Pool, Split, SplitStatistics, Unit, UnitRecord
 from sae.corpus.document import Document
 from sae.corpus.splits import Splits, check_no_leak
 from sae.corpus.windows import Windows
@@ -124,6 +124,7 @@ class Store:
             promoted=self._effects("promoted", row),
             suppressed=self._effects("suppressed", row),
             token_means=dict(zip(tokens.tolist(), means.tolist(), strict=True)),
+            logit_test=self._logit_test(row),
             references={name: value for name in REFERENCES if not math.isnan(value := float(columns[name][row]))},
         )
 
@@ -198,6 +199,12 @@ class Store:
                 )
             )
         return {split: tuple(excerpts) for split, excerpts in found.items()}
+
+    def _logit_test(self, row: int) -> dict[LogitKind, tuple[tuple[int, str], ...]] | None:
+        asked: dict[LogitKind, list[int]] = {kind: self._units[f"asked_{kind}"][row] for kind in LOGIT_KINDS}
+        if not asked["promoted"]:
+            return None
+        return {kind: tuple((token, self.vocabulary[token]) for token in tokens) for kind, tokens in asked.items()}
 
     def _effects(self, end: str, row: int) -> tuple[LogitEffect, ...]:
         tokens, weights = (self._units[f"{end}_{name}"][row] for name in ("tokens", "weights"))

@@ -17,6 +17,8 @@ from autointerp.seams import Model
 
 MAX_TOKENS = 400
 """Limit of an answer: some four times what 30 words take as JSON. Thinking is off."""
+REPLICATES = 100
+"""Replicates that belong to one draw: more than anybody asks for again."""
 LONGEST = 400
 """Characters of an explanation, as the prompt says: a longer one is a chain of thought, or a list of tokens."""
 
@@ -37,10 +39,16 @@ class LlmExplainer:
     arm: str = ""
     """The arm that pays, for the ledger."""
 
-    async def explain(self, evidence: Evidence) -> Explanation | Failure:
+    def requests(self, evidence: Evidence, explanations: int) -> list[Request]:
+        """What is asked first for so many explanations, if every answer can be read."""
+        draws = range(0, explanations * REPLICATES, REPLICATES)
+        return [render_explain(evidence, self.name, self.prompt, arm=self.arm, replicate=draw) for draw in draws]
+
+    async def explain(self, evidence: Evidence, draw: int = 0) -> Explanation | Failure:
         """The model's explanation. An answer that cannot be read, or was cut off, is asked for again."""
-        said = await self._ask(evidence, replicate=0)
-        for replicate in range(1, self.draws):
+        first = draw * REPLICATES
+        said = await self._ask(evidence, first)
+        for replicate in range(first + 1, first + self.draws):
             if not (isinstance(said, Failure) and said.kind in ASKED_AGAIN):
                 break
             said = await self._ask(evidence, replicate)

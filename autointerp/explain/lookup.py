@@ -21,8 +21,11 @@ class LookupExplainer:
     """Tokens in the table: those with the highest count times squared mean level, so that the table leaves the least
     squared error. On held-out activations of neurons it predicted better than ranking by the total or by the mean."""
 
-    async def explain(self, evidence: Evidence) -> Explanation | Failure:
-        """The table in words; a `Failure` (``constant``, ``silent``) where the evidence has nothing to tell apart."""
+    async def explain(self, evidence: Evidence, draw: int = 0) -> Explanation | Failure:  # noqa: ARG002
+        """The table in words, the same at every draw.
+
+        A `Failure` (``constant``, ``silent``) where the evidence has nothing to tell apart.
+        """
         return token_table(evidence, self.max_entries)
 
 

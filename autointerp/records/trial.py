@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Float16, Int32
+from jaxtyping import Bool, Float, Float16, Int32
 
-Question: TypeAlias = Literal["levels"]
-"""What is asked of an item: a level for each of its tokens."""
+Question: TypeAlias = Literal["levels", "levels-10", "detection", "fuzzing", "logits"]
+"""What is asked of an item: a level for each of its tokens, 0 to 9 or 0 to 10; or one yes or no: whether the unit fires
+on any token, whether the marked tokens are those on which it fires, whether it makes the token likelier to be next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,8 @@ class Item:
 
     tokens: tuple[str, ...]
     """The tokens as text."""
+    marked: tuple[int, ...] = ()
+    """Places of the tokens that are marked, rising, where the question is about marks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,8 @@ class Prediction:
     """A simulator's answer to one item."""
 
     levels: tuple[float, ...]
-    """Predicted level per token, 0 to the highest level; fractional where the simulator gives expected values."""
+    """Predicted level per token, 0 to the highest level; fractional where the simulator gives expected values. The
+    answer to a yes-or-no question is one number: the certainty of yes, 0 to 1; yes from one half."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,10 +37,10 @@ class Trial:
 
     items: tuple[Item, ...]
     """In the order in which they are asked."""
-    ids: Int32[np.ndarray, "item token"]
+    ids: Int32[np.ndarray, "item position"]
     """Token ids."""
     truth: Float[np.ndarray, "item token"]
-    """Raw activations."""
+    """Raw activations; of yes-or-no questions one column, 1 for yes."""
     unigram: Float[np.ndarray, "item token"]
     """`unigram`'s prediction: the unit's mean activation on each token id over the whole explain split."""
     weights: Float[np.ndarray, " item"]
@@ -54,6 +58,8 @@ class Trial:
     bigram: Float[np.ndarray, "item token"] | None = None
     """`bigram`'s prediction: the mean activation on each pair of a token and the one before it, over the whole explain
     split; None where the source has no such table."""
+    fitted: Bool[np.ndarray, " item"] | None = None
+    """Items of the calibrate split, on which predictions are rescaled and which are not scored; None for none."""
     anchors: Int32[np.ndarray, " item"] | None = None
     """Which token each item was drawn for, counted from 0; None where items are not drawn for a token."""
 

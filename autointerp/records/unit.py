@@ -66,6 +66,11 @@ class LogitEffect:
     """Logits per unit of activation, the unit's median over the vocabulary shifted to 0."""
 
 
+LogitKind: TypeAlias = Literal["promoted", "random", "matched"]
+"""A token of the logit-weight test: of the highest weights, but not shown to the explainer; uniformly random; as
+frequent in the corpus as a promoted one."""
+
+
 @dataclass(frozen=True, slots=True)
 class SplitStatistics:
     """A unit's activations over one split."""
@@ -110,6 +115,9 @@ class UnitRecord:
         default_factory=dict[int, Mapping[Split, tuple["Excerpt", ...]]]
     )
     """The same as `excerpts` for excerpts of more tokens, by their number, where a protocol needs them."""
+    logit_test: Mapping[LogitKind, tuple[tuple[int, str], ...]] | None = None
+    """Tokens of the logit-weight test (id and text) by kind; None where no protocol asks for them, or the site has no
+    direct path to the logits."""
     references: Mapping[str, float] = field(default_factory=dict[str, float])
     """What `unigram` and `bigram` reach over every position of the score split, by name (``unigram_pearson``,
     ``bigram_auprc`` and so on); absent where it is undefined, or where a source does not know it."""

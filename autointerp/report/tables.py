@@ -162,6 +162,8 @@ def _score_rows(outcome: Outcome) -> Iterator[dict[str, object]]:
         "mean": statistics.mean,
         "evidence": statistics.evidence,
         "overlap": statistics.overlap,
+        "single_token": statistics.single_token,
+        "token_entropy": statistics.token_entropy,
     }
     match outcome.result:
         case Failure() as failure:

@@ -14,10 +14,10 @@ from autointerp.records.call import Reply, Request
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.trial import Item, Prediction
 from autointerp.seams import Model
-from autointerp.simulate.packs import ITEMS_PER_CALL, Results, ask_in_packs
+from autointerp.simulate.packs import ITEMS_PER_CALL, Results, ask_in_packs, packs
 
 TOP_LEVEL = 9
-"""Levels are single digits."""
+"""Levels are single characters: digits, and A for 10 where the prompt has it."""
 _ITEM_TOKENS = 48
 """Answer tokens per item besides its levels: some twice what the item's JSON takes."""
 
@@ -39,6 +39,13 @@ class LlmSimulator:
     """Most items in one call."""
     arm: str = ""
     """The arm that pays, for the ledger."""
+    top_level: int = TOP_LEVEL
+    """Highest level that the prompt knows."""
+
+    def requests(self, explanation: Explanation, items: Sequence[Item]) -> list[Request]:
+        """What is asked first, if every answer can be read."""
+        own = packs(items, self.items_per_call)
+        return [render_simulate(explanation, some, self.name, self.prompt, arm=self.arm) for some in own]
 
     async def simulate(self, explanation: Explanation, items: Sequence[Item]) -> Sequence[Prediction | Failure]:
         """One result per item, in order, from concurrent calls (`ask_in_packs`)."""
@@ -54,7 +61,7 @@ class LlmSimulator:
         reply = await self.model.answer(request)
         if isinstance(reply, Failure):
             return [replace(reply, stage="simulate")] * len(items)
-        results = read_predictions(reply, items)
+        results = read_predictions(reply, items, self.top_level)
         if any(isinstance(each, Failure) for each in results):
             self.model.reject(request)
         return results
@@ -76,7 +83,7 @@ def render_simulate(
     )
 
 
-def read_predictions(reply: Reply, items: Sequence[Item]) -> Results:
+def read_predictions(reply: Reply, items: Sequence[Item], top_level: int = TOP_LEVEL) -> Results:
     """One result per item of the request that `reply` answers.
 
     An item that is missing, predicted twice or given anything but one digit per token is a `Failure` (``invalid``).
@@ -93,7 +100,7 @@ def read_predictions(reply: Reply, items: Sequence[Item]) -> Results:
     levels = {answer.item: answer.levels for answer in answers}
     results: Results = []
     for number, item in enumerate(items, start=1):
-        read = notation.read_levels(levels.get(number, ""), len(item.tokens), TOP_LEVEL)
+        read = notation.read_levels(levels.get(number, ""), len(item.tokens), top_level)
         if times[number] != 1:
             results.append(_invalid(f"Item {number} was predicted {times[number]} times."))
         elif read is None:

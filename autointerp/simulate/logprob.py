@@ -19,7 +19,7 @@ from autointerp.records.call import Reply, Request
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.trial import Item, Prediction
 from autointerp.seams import Model
-from autointerp.simulate.packs import ITEMS_PER_CALL, Results, ask_in_packs
+from autointerp.simulate.packs import ITEMS_PER_CALL, Results, ask_in_packs, packs
 
 LEAST_MASS = 0.1
 """Probability of all digits together below which a model did not expect a level: its slot says nothing."""
@@ -49,6 +49,11 @@ class SlotSimulator:
     """Most items in one call: what the model reads first is paid for once per call."""
     arm: str = ""
     """The arm that pays, for the ledger."""
+
+    def requests(self, explanation: Explanation, items: Sequence[Item]) -> list[Request]:
+        """What is asked first, if every answer can be read."""
+        own = packs(items, self.items_per_call)
+        return [render_slots(explanation, some, self.name, self.prompt, arm=self.arm) for some in own]
 
     async def simulate(self, explanation: Explanation, items: Sequence[Item]) -> Sequence[Prediction | Failure]:
         """One result per item, in order, from concurrent calls (`ask_in_packs`)."""

@@ -1,10 +1,13 @@
 """Units made up by the tests: activations that a token and its neighbour decide."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autointerp.records.unit import Excerpt, Group, LogitEffect, Split, SplitStatistics, Unit, UnitRecord
+from autointerp.records.anchors import Text
+from autointerp.records.unit import Excerpt, Group, LogitEffect, Pool, Split, SplitStatistics, Unit, UnitRecord
+from autointerp.seams import Unavailable
 
 WIDTH = 9
 MAXIMUM = 6.0
@@ -32,6 +35,7 @@ def excerpt(split: Split, group: Group, interval: int, rng: np.random.Generator,
         anchor=4,
         group=group,
         interval=interval,
+        bigram=tuple(np.where(ids < 30, ids / 6, 0.0).tolist()) if split == "score" else (),
     )
 
 
@@ -61,6 +65,28 @@ def record(seed: int = 0, *, contextual: bool = True) -> UnitRecord:
         suppressed=(LogitEffect(" down", -2.5),),
         token_means={i: i / 5 for i in range(30)},
     )
+
+
+@dataclass(frozen=True)
+class OneUnit:
+    """A source of one record, which recomputes nothing."""
+
+    held: UnitRecord
+
+    def units(self) -> Sequence[Unit]:
+        return [self.held.unit]
+
+    def record(self, unit: Unit) -> UnitRecord:
+        return self.held
+
+    def activations(self, unit: Unit, windows: Sequence[int]) -> np.ndarray:
+        raise Unavailable("no subject")
+
+    def pool(self, split: Split) -> Pool:
+        raise Unavailable("no pool")
+
+    def text(self, split: Split) -> Text:
+        raise Unavailable("no text")
 
 
 def with_excerpts(unit: UnitRecord, split: Split, kept: tuple[Excerpt, ...]) -> UnitRecord:

@@ -12,7 +12,11 @@ from autointerp.prompts import load_prompt, prompt_digests
 from sae.errors import UserError
 
 PINNED = {
+    "detection/v1": "7d2b946d44a277eeaf2e29ef0e62f1eff12a3d3f5e5f8e74380b53cbebae9d01",
     "explain/v1": "a0a9c62f43c40ddf831e8d413b1278ab3829c10169e0753b9886bb73b34496ef",
+    "fuzzing/v1": "5d76974d749e15a8582f7d228699eb6d1c9816f86e1567ffe4b20a8ddf341473",
+    "logits/v1": "b1df5e65e875ce9f2eaec7de23916d61a6ca173d4bf02917c4daacf352403003",
+    "simulate-10/v1": "8401113612f1b779de1bff286799b37ae3bbd3968d2b777419dbd05cc4c9d0b2",
     "simulate/v1": "5669de90ece5c1916fd9be8ccdac5c0775920a6e1978db1a664a530ac8196415",
     "slots/v1": "0eb98dcd7a30a058f4de89c15e1f82afccbce53694f55078b728e8beb1c192b5",
 }
@@ -57,7 +61,7 @@ def test_the_package_reaches_the_prompts_by_a_relative_link() -> None:
     assert not link.is_symlink() or link.readlink() == Path("../prompts")
 
 
-@pytest.mark.parametrize("name", ["explain", "simulate"])
+@pytest.mark.parametrize("name", ["explain", "simulate", "simulate-10", "detection", "fuzzing", "logits"])
 def test_schemas_are_strict_and_canonical(name: str) -> None:
     """Providers' strict modes need every object closed and every property required; keys need one spelling."""
     text = load_prompt(name, "v1").schema

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from autointerp.activations.plan import ArmUnits
+from autointerp.activations.plan import SPLITS
 from autointerp.activations.sampling import EMPTY, Anchors, BottomK, hashed, in_turn, least_of_each, mixed, salt
 from tests.autointerp.harvests import world
 
@@ -89,7 +90,7 @@ def test_excerpts_are_real_tokens_around_their_anchor(seed: int, width: int, fir
 def test_drawn_anchors_are_uniform_over_positions() -> None:
     """Every position of windows that hold an excerpt is drawn as often; without replacement."""
     made = world(3)
-    anchors, chosen = Anchors(made.windows, 5), made.split == 1
+    anchors, chosen = Anchors(made.windows, 5), made.split == SPLITS.index("score")
     seen = np.zeros(made.windows.tokens.shape, dtype=np.int64)
     for seed in range(1000):
         window, position = anchors.draw(chosen, 10, np.random.default_rng(seed))

@@ -1,0 +1,166 @@
+"""What scorers of yes-or-no questions share: rates, average precision, and what a trial must have."""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool
+
+from autointerp import notation, statistics
+from autointerp.records.explanation import Failure
+from autointerp.records.trial import Influence, Item, Measure, Prediction, Score, Trial, Undefined
+from autointerp.records.unit import Excerpt, Split, UnitRecord
+from autointerp.scorers.resamples import average_precision, influence_of, measured, with_own
+
+HEADLINE = "balanced_accuracy"
+"""The measure that is reported first."""
+N_INTERVALS = 12
+NO_VIEW = "no_view"
+"""Kind of failure by which a judge says that it cannot answer such questions at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One item with its truth."""
+
+    excerpt: Excerpt
+    """Where it comes from."""
+    positive: bool
+    """Whether yes is true."""
+    group: str
+    """Why it is asked."""
+    weight: float
+    """How many contexts of the split it stands for; 0 where that is not known."""
+    marked: tuple[int, ...] = ()
+    """Places that are marked."""
+
+
+def firing(record: UnitRecord, excerpt: Excerpt) -> Bool[np.ndarray, " token"]:
+    """On which tokens of the excerpt the unit fires."""
+    return np.array(excerpt.activations) > record.threshold
+
+
+def silent_or_few(record: UnitRecord, split: Split) -> Failure | None:
+    """Why there is no trial where the unit never fires in the split."""
+    if record.statistics[split].fired:
+        return None
+    return Failure("pose", f"silent_in_{split}", f"The unit never fires in the {split} documents.")
+
+
+def trial_of(record: UnitRecord, asked: Sequence[Asked], seed: int) -> Trial:
+    """The items in an order of the unit's own, so that the number of positives in a call is left to chance (P12)."""
+    rng = np.random.default_rng([seed, zlib.crc32(record.unit.arm.encode()), record.unit.index])
+    asked = [asked[i] for i in rng.permutation(len(asked))]
+    excerpts = [each.excerpt for each in asked]
+    return Trial(
+        items=tuple(Item(each.excerpt.tokens, each.marked) for each in asked),
+        ids=np.array([each.ids for each in excerpts], dtype=np.int32),
+        truth=np.array([[float(each.positive)] for each in asked]),
+        unigram=np.array([[_by_unigram(record, each)] for each in asked]),
+        weights=np.array([each.weight for each in asked]),
+        clusters=np.array([each.cluster for each in excerpts], dtype=np.int32),
+        groups=tuple(each.group for each in asked),
+        intervals=np.array([e.interval if e.group == "interval" else 0 for e in excerpts], dtype=np.int32),
+        maximum=record.maximum,
+        top_level=1,
+    )
+
+
+def _by_unigram(record: UnitRecord, asked: Asked) -> float:
+    """What the unit's mean activation per token answers: of the context's highest token, or of the marked ones."""
+    means = np.array([record.token_means.get(id_, 0.0) for id_ in asked.excerpt.ids]) * 10 / (record.maximum or 1.0)
+    return notation.marks_certainty(means, asked.marked) if asked.marked else notation.certainty(means.max())
+
+
+def score_trial(trial: Trial, predictions: Sequence[Prediction | Failure], answered: float, seed: int) -> Score:
+    """Every measure of a yes-or-no trial; all `Undefined` where too few items have an answer."""
+    kept = np.array([isinstance(p, Prediction) for _, p in zip(trial.items, predictions, strict=True)])
+    certain = np.array([p.levels[0] for p in predictions if isinstance(p, Prediction)], dtype=np.float64)
+    missing, influence = int((~kept).sum()), None
+    measures: Mapping[str, Measure | Undefined]
+    if len(certain) < answered * len(kept):
+        measures = dict.fromkeys(MEASURES, Undefined(why_missing(predictions)))
+    else:
+        measures = _measures(trial, kept, certain, np.random.default_rng(seed))
+        influence = _influence(trial, kept, certain)
+    constant = bool(len(certain)) and bool(certain.min() == certain.max())
+    return Score(measures, HEADLINE, len(kept), missing, constant, influence)
+
+
+def why_missing(predictions: Sequence[Prediction | Failure]) -> str:
+    """What to say where too few items have an answer: the judge's own reason where it has no view at all."""
+    failures = [each for each in predictions if isinstance(each, Failure)]
+    if failures and all(each.kind == NO_VIEW for each in failures):
+        return failures[0].message
+    return f"incomplete: {len(predictions) - len(failures)} of {len(predictions)} items have an answer"
+
+
+MEASURES = (
+    HEADLINE,
+    "recall",
+    "specificity",
+    "specificity_random",
+    "specificity_hard",
+    "f1",
+    "auprc",
+    f"unigram_{HEADLINE}",
+    "unigram_auprc",
+    *(f"{HEADLINE}_interval_{interval}" for interval in range(1, N_INTERVALS + 1)),
+)
+"""Every measure of a score."""
+
+
+def _measures(
+    trial: Trial, kept: np.ndarray, certain: np.ndarray, rng: np.random.Generator
+) -> dict[str, Measure | Undefined]:
+    positive, groups = trial.truth[kept, 0] > 0.5, np.array(trial.groups)[kept]
+    draws = statistics.draw_clusters(trial.clusters[kept], rng)
+    times, intervals, weights = with_own(draws), trial.intervals[kept], trial.weights[kept]
+    unigram = trial.unigram[kept, 0]
+    yes, by_unigram = certain >= 0.5, unigram >= 0.5
+
+    def rate(right: np.ndarray, of: np.ndarray) -> np.ndarray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return (times @ (right & of)) / (times @ of)
+
+    def defined(values: np.ndarray, what: str) -> Measure | Undefined:
+        return measured(values, draws, 0.0, f"the trial has no {what}")
+
+    recall, specificity = rate(yes, positive), rate(~yes, ~positive)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        both = times @ (yes & positive)
+        f1 = 2 * both / (times @ yes + times @ positive)
+    either = "positive item, or no negative one"
+    found = {
+        HEADLINE: defined((recall + specificity) / 2, either),
+        "recall": defined(recall, "positive item"),
+        "specificity": defined(specificity, "negative item"),
+        "specificity_random": defined(rate(~yes, ~positive & (groups == "random")), "random negative item"),
+        "specificity_hard": defined(rate(~yes, ~positive & (groups != "random")), "hard negative item"),
+        "f1": defined(np.where(positive.any(), f1, np.nan), "positive item"),
+        "auprc": defined(average_precision(certain, positive, times * weights), "weighed positive item"),
+        f"unigram_{HEADLINE}": defined((rate(by_unigram, positive) + rate(~by_unigram, ~positive)) / 2, either),
+        "unigram_auprc": defined(average_precision(unigram, positive, times * weights), "weighed positive item"),
+    }
+    for interval in range(1, N_INTERVALS + 1):
+        here = (rate(yes, positive & (intervals == interval)) + specificity) / 2
+        found[f"{HEADLINE}_interval_{interval}"] = defined(here, "item of this interval, or no negative one")
+    return found
+
+
+def _influence(trial: Trial, kept: np.ndarray, certain: np.ndarray) -> Influence | None:
+    """Of the balanced accuracy and of the floor that its lift is taken from."""
+    positive = trial.truth[kept, 0] > 0.5
+    if positive.all() or not positive.any():
+        return None
+
+    def of(yes: np.ndarray) -> np.ndarray:
+        right = (yes == positive).astype(np.float64)
+        out = np.zeros(len(right))
+        for side in (positive, ~positive):
+            out[side] = (right[side] - right[side].mean()) / (2 * side.sum())
+        return out
+
+    floor = of(trial.unigram[kept, 0] >= 0.5)
+    return influence_of(trial.clusters[kept], {HEADLINE: of(certain >= 0.5), f"unigram_{HEADLINE}": floor})

@@ -34,7 +34,8 @@ class Identity(BaseModel):
     site: str = "blocks.0.mlp.hook_post"
     """Place in the subject: a TransformerLens name or a module path."""
     sae: str = EMBEDDED
-    """Dictionary over the site: a SAELens directory or a Gemma Scope npz; `embedded` is the demonstration one."""
+    """Dictionary over the site: a directory or file in a known format, or `hf:ORG/REPO/PATH[@REVISION]`; `embedded`
+    is the demonstration one."""
     features: str = "all"
     """Which features: `0:4096`, `0:4096:8`, `3,17,900`, `random:256`, `alive`, `density:1e-5..1e-2`, `@file`, `all`."""
     baseline: tuple[str, ...] = ("neurons",)
@@ -122,7 +123,9 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True)
 
     subject: str = EMBEDDED
-    """Language model: a Hugging Face directory or hub id; `embedded` is the demonstration model."""
+    """Language model: a Hugging Face directory or hub id; `embedded` is the demonstration model. Or vectors with a
+    planted dictionary: `synthetic:independent`, `zipf`, `correlated` or `hierarchical`, with numbers as in
+    `synthetic:zipf:d=64,features=128,active=4`."""
     site: str = "blocks.0.mlp.hook_post"
     """Place in the subject: a TransformerLens name or a module path."""
     out: Path = Path("results/sae")

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from autointerp.arms import explain_windows
@@ -12,19 +12,28 @@ from autointerp.manifest import environment, update_manifest, write_json
 from autointerp.report import terminal
 from autointerp.report.render import render_columns, render_values
 from autointerp.wiring import choose_device, say_corpus, score_windows, subject_path
+from sae.architectures.weights import Trained
 from sae.config import TrainingRecipe
 from sae.corpus.corpus import load_corpus, load_documents
+from sae.dictionary import on_device
 from sae.errors import UserError
+from sae.formats.saelens import SaeMetadata
 from sae.metrics import DictionaryMetrics, evaluate_dictionary
 from sae.pretrain import PretrainLog, SubjectRecipe, train_tokenizer
 from sae.pretrain import train_subject as pretrain
 from sae.recipes import training_recipe
 from sae.rows import sweep
 from sae.subject import load_subject
+from sae.synthetic import is_synthetic, plant
+from sae.synthetic import parse as parse_planting
 from sae.trainee import TrainLog
+from sae.trainer import sweep_on
+from sae.truth import TruthMetrics, evaluate_truth
 
 _EVALUATED = 400_000
 """Score tokens, about, on which a finished dictionary is evaluated."""
+_PLANTED = 50_000
+"""Planted vectors on which a finished dictionary is measured."""
 _VALIDATED = 150_000
 """Score tokens, about, on which a subject is validated while it trains."""
 _CHARACTERS = 3
@@ -34,24 +43,17 @@ _CHARACTERS = 3
 def train(config: TrainConfig) -> int:
     """Train on the explain split, evaluate on the score split, write both into `config.out`."""
     recipes = recipes_of(config)
+    if is_synthetic(config.subject):
+        return _train_planted(config, recipes)
     tokens = next(iter(recipes.values())).tokens
     subject = load_subject(subject_path(config.subject), device=choose_device(config.device), dtype=config.dtype)
     site = subject.site(config.site)
     corpus = load_corpus(config.corpus, config.text_column, 2 * tokens, subject.tokenizer, config.context, config.seed)
     say_corpus(corpus, terminal.say)
-    with terminal.stage("train", tokens, "tokens") as advance:
-
-        def on_log(log: TrainLog) -> None:
-            low = "" if log.ultra_low is None else f"  ultra-low {log.ultra_low}"
-            text = f"loss {log.loss:.4g}  L0 {log.l0:.1f}  FVU {log.fvu:.3f}  dead {log.dead}{low}"
-            advance(log.tokens, f"{log.name}  {text}" if log.name else text)
-
-        try:
-            windows = explain_windows(corpus)
-            trained = sweep(subject, site, windows, recipes, config.out, on_log=on_log, resume=config.resume)
-        except KeyboardInterrupt:
-            terminal.say(f"What is done so far is in {config.out}; repeat the command with --resume to go on.")
-            raise
+    windows = explain_windows(corpus)
+    trained = _watched(
+        config, tokens, lambda log: sweep(subject, site, windows, recipes, config.out, on_log=log, resume=config.resume)
+    )
     held_out = score_windows(corpus, _EVALUATED, config.seed)
     values = dict[str, dict[str, object]]()
     for name, dictionary in trained.items():
@@ -62,10 +64,48 @@ def train(config: TrainConfig) -> int:
     for name in trained:
         place = config.out / name
         terminal.say(f"The autoencoder is in {place}; use it with: autointerp run --sae {place}")
-    if len(values) == 1:
-        return _print(values[next(iter(values))], config.format)
-    print(render_columns(values, config.format))  # noqa: T201
-    return 0
+    return _print_all(values, config.format)
+
+
+def _train_planted(config: TrainConfig, recipes: Mapping[str, TrainingRecipe]) -> int:
+    """Train on vectors with a known dictionary, measure against it, write both into `config.out`."""
+    planted = plant(parse_planting(config.subject), config.seed)
+    rows, metadata = planted.rows(choose_device(config.device)), SaeMetadata(subject=config.subject)
+    source = {"planting": dataclasses.asdict(planted.planting), "seed": planted.seed}
+
+    def run(on_log: Callable[[TrainLog], None]) -> Mapping[str, Trained]:
+        return sweep_on(
+            rows, recipes, config.out, on_log=on_log, metadata=metadata, source=source, resume=config.resume
+        )
+
+    trained = _watched(config, next(iter(recipes.values())).tokens, run)
+    values = dict[str, dict[str, object]]()
+    for name, dictionary in trained.items():
+        metrics = evaluate_truth(on_device(dictionary, "cpu"), planted.directions, planted.held_out(_PLANTED))
+        values[name] = summary(metrics)
+        write_json(
+            config.out / name / "metrics.json", {**values[name], "f1_by_feature": metrics.f1_by_feature.tolist()}
+        )
+    _record(config.out, config, {})
+    return _print_all(values, config.format)
+
+
+def _watched(
+    config: TrainConfig, tokens: int, run: Callable[[Callable[[TrainLog], None]], Mapping[str, Trained]]
+) -> Mapping[str, Trained]:
+    """What `run` trains, with a progress line; stopped, it says how to go on."""
+    with terminal.stage("train", tokens, "tokens") as advance:
+
+        def on_log(log: TrainLog) -> None:
+            low = "" if log.ultra_low is None else f"  ultra-low {log.ultra_low}"
+            text = f"loss {log.loss:.4g}  L0 {log.l0:.1f}  FVU {log.fvu:.3f}  dead {log.dead}{low}"
+            advance(log.tokens, f"{log.name}  {text}" if log.name else text)
+
+        try:
+            return run(on_log)
+        except KeyboardInterrupt:
+            terminal.say(f"What is done so far is in {config.out}; repeat the command with --resume to go on.")
+            raise
 
 
 def recipes_of(config: TrainConfig) -> dict[str, TrainingRecipe]:
@@ -152,7 +192,7 @@ def train_subject(config: TrainSubjectConfig) -> int:
     return _print(dataclasses.asdict(logs[-1]), config.format)
 
 
-def summary(metrics: DictionaryMetrics) -> dict[str, object]:
+def summary(metrics: DictionaryMetrics | TruthMetrics) -> dict[str, object]:
     """The single numbers of `metrics`, by name."""
     values = {field.name: getattr(metrics, field.name) for field in dataclasses.fields(metrics)}
     return {name: value for name, value in values.items() if isinstance(value, int | float | str | None)}
@@ -161,6 +201,14 @@ def summary(metrics: DictionaryMetrics) -> dict[str, object]:
 def _record(directory: Path, config: TrainConfig | TrainSubjectConfig, content: Mapping[str, str]) -> None:
     configuration = config.model_dump(mode="json")
     update_manifest(directory, {**environment(), "configuration": configuration, "content": content})
+
+
+def _print_all(values: Mapping[str, Mapping[str, object]], output: Format) -> int:
+    """One dictionary's values in rows, several dictionaries' in columns."""
+    if len(values) == 1:
+        return _print(next(iter(values.values())), output)
+    print(render_columns(values, output))  # noqa: T201
+    return 0
 
 
 def _print(values: Mapping[str, object], output: Format) -> int:

@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-from huggingface_hub import list_repo_files, snapshot_download
+from httpx2 import HTTPError
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from sae.errors import UserError, nearest
@@ -54,7 +54,7 @@ def locate(spec: str) -> Path:
             str(error).splitlines()[0],
             "Fetch it once with a network connection, or give a local directory.",
         ) from error
-    except (HfHubHTTPError, HFValidationError, OSError, httpx.HTTPError) as error:
+    except (HfHubHTTPError, HFValidationError, OSError, HTTPError) as error:
         raise UserError(
             f"The hub gives no {place.repository}{f' at {place.revision}' if place.revision else ''}.",
             str(error).splitlines()[0],
@@ -78,8 +78,8 @@ def parse(spec: str) -> HubPlace:
 def _would_fit(place: HubPlace) -> str:
     """The paths in the repository that hold a dictionary, as far as the hub can be asked."""
     try:
-        files = list_repo_files(place.repository, revision=place.revision)
-    except (HfHubHTTPError, OSError, httpx.HTTPError):
+        files = HfApi().list_repo_files(place.repository, revision=place.revision)
+    except (HfHubHTTPError, OSError, HTTPError):
         return _FORM
     fits = sorted({file.rpartition("/")[0] for file in files if file.rpartition("/")[2] in _NAMES})
     if not fits:

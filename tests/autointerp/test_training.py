@@ -63,3 +63,25 @@ def test_a_sweep_end_to_end(place: Path, tmp_path: Path, capsys: pytest.CaptureF
         assert json.loads((tmp_path / "sae" / name / "metrics.json").read_text())["l0"] == values["l0"] > 0
     assert command("train", *own, *flags, "--resume") == 1
     assert "already holds an autoencoder" in capsys.readouterr().err
+
+
+def test_planted_vectors_are_trained_on_and_what_was_found_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No subject and no corpus: a sweep on planted vectors, measured against them, each beside its weights."""
+    from tests.runs import command
+
+    trained = command(
+        "train", "--subject", "synthetic:hierarchical:d=8,features=10,active=2", "--recipe", "topk", "--d-sae", "10,12",
+        "--k", "2", "--tokens", "20k", "--out", tmp_path / "sae", "--format", "json",
+    )  # fmt: skip
+    assert trained == 0
+    printed = json.loads(capsys.readouterr().out)
+    for name in ("d_sae_10", "d_sae_12"):
+        dictionary, info = load_dictionary(tmp_path / "sae" / name)
+        saved = json.loads((tmp_path / "sae" / name / "metrics.json").read_text())
+        assert (dictionary.d_in, info.subject) == (8, "synthetic:hierarchical:d=8,features=10,active=2")
+        assert len(saved["f1_by_feature"]) == 10
+        assert saved["mcc"] == printed[name]["mcc"]
+        assert saved["l0"] == pytest.approx(2, abs=0.1)
+        assert info.explained_variance == pytest.approx(1 - saved["fvu"])

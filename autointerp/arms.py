@@ -19,16 +19,19 @@ from sae.baselines import (
     matched_thresholds,
     principal_components,
 )
+from sae.belonging import check_belongs, doubt
 from sae.corpus.corpus import Corpus
 from sae.corpus.windows import Windows
 from sae.dictionary import Dictionary, as_tensor, on_device
 from sae.errors import UserError, nearest
 from sae.features import firing_densities, site_sample, unit_sample
 from sae.formats import load_dictionary
+from sae.formats.hub import locate
+from sae.rows import train
 from sae.shuffled import recipe_like, shuffled_subject
 from sae.sites import Site
 from sae.subject import Subject
-from sae.trainer import TrainLog, train
+from sae.trainee import TrainLog
 
 FEATURES = "features"
 SHUFFLED_SUBJECT = "shuffled-subject"
@@ -44,6 +47,8 @@ _BASELINES = (
     "sae:PATH",
     "none",
 )
+_CHECKED = 2048
+"""Explain positions on which the reconstruction is checked against what the dictionary's files state."""
 _SAMPLE = 50_000
 """Explain positions from which thresholds are fitted: densities down to 2e-5 can be matched."""
 
@@ -75,8 +80,12 @@ def make_arms(
     path = sae_path(config.sae)
     site = subject.site(config.site)
     dictionary, info = load_dictionary(path)
-    subject.check_fits(site, info.d_in, "SAE")
-    features = _features(config, subject, site, on_device(dictionary, subject.device), info.digest, corpus)
+    check_belongs(subject, site, info)
+    dictionary = on_device(dictionary, subject.device)
+    sample = site_sample(subject, site, explain_windows(corpus), _CHECKED, config.seed)
+    if (note := doubt(dictionary, info, sample, subject.device)) is not None:
+        say(note)
+    features = _features(config, subject, site, dictionary, info.digest, corpus)
     say(f"features {config.features}: {len(features.units):,} of {info.n_units:,}")
     arms = [features]
     more = STANDARD if "standard" in config.controls else ()
@@ -93,8 +102,8 @@ def explain_windows(corpus: Corpus) -> Windows:
 
 
 def sae_path(name: str) -> Path:
-    """Directory of the embedded dictionary, or `name` as a path."""
-    return PRETRAINED / "sae" if name == EMBEDDED else Path(name)
+    """Directory of the embedded dictionary, or where `name` is: a path, or ``hf:ORG/REPO/PATH[@REVISION]``."""
+    return PRETRAINED / "sae" if name == EMBEDDED else locate(name)
 
 
 def _features(
@@ -125,7 +134,7 @@ def _baseline(spec: str, config: RunConfig, features: Arm, corpus: Corpus, cache
             return _shuffled(Path(path) if path else None, config, features, corpus, cache)
         case ("sae", ":", path):
             dictionary, loaded = load_dictionary(sae_path(path))
-            subject.check_fits(features.site, loaded.d_in, "SAE")
+            check_belongs(subject, features.site, loaded)
             units = _draw(loaded.n_units, n, seed)
             info = ArmInfo(spec, "sae", len(units), "another autoencoder at the same site")
             placed = on_device(dictionary, subject.device)

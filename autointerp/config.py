@@ -34,7 +34,8 @@ class Identity(BaseModel):
     site: str = "blocks.0.mlp.hook_post"
     """Place in the subject: a TransformerLens name or a module path."""
     sae: str = EMBEDDED
-    """Dictionary over the site: a SAELens directory or a Gemma Scope npz; `embedded` is the demonstration one."""
+    """Dictionary over the site: a directory or file in a known format, or `hf:ORG/REPO/PATH[@REVISION]`; `embedded`
+    is the demonstration one."""
     features: str = "all"
     """Which features: `0:4096`, `0:4096:8`, `3,17,900`, `random:256`, `alive`, `density:1e-5..1e-2`, `@file`, `all`."""
     baseline: tuple[str, ...] = ("neurons",)
@@ -119,24 +120,35 @@ class RunConfig(Identity, Conduct):
 class TrainConfig(BaseModel):
     """Configuration of `train`: an autoencoder on a subject's activations."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True)
 
     subject: str = EMBEDDED
-    """Language model: a Hugging Face directory or hub id; `embedded` is the demonstration model."""
+    """Language model: a Hugging Face directory or hub id; `embedded` is the demonstration model. Or vectors with a
+    planted dictionary: `synthetic:independent`, `zipf`, `correlated` or `hierarchical`, with numbers as in
+    `synthetic:zipf:d=64,features=128,active=4`."""
     site: str = "blocks.0.mlp.hook_post"
     """Place in the subject: a TransformerLens name or a module path."""
     out: Path = Path("results/sae")
     """Directory to write, in SAELens format."""
     recipe: str = "bricken-2023"
-    """`bricken-2023` or `april-2024`."""
-    d_sae: int = Field(default=4096, gt=0)
-    """Features."""
+    """`bricken-2023`, `april-2024`, `topk`, `batchtopk` or `jumprelu`."""
+    d_sae: str = "4096"
+    """Features. Several, such as `512,2048,8k`, train a dictionary each in one pass over the activations; so do
+    several of `k`, `l1`, `l0` and `seeds`, in every combination, each in a directory of its own."""
     tokens: str = "2M"
     """Tokens to train on, such as `500k`, `2M` or `1000000`; the corpus is repeated as often as needed."""
-    l1: float | None = Field(default=None, gt=0)
-    """Sparsity coefficient; default the recipe's."""
+    k: str | None = None
+    """Features per token (`topk`, `batchtopk`); default the recipe's."""
+    l1: str | None = None
+    """Weight of the summed activations (`bricken-2023`, `april-2024`); default the recipe's."""
+    l0: str | None = None
+    """Weight of the number of features that fire (`jumprelu`); default the recipe's."""
     learning_rate: float | None = Field(default=None, gt=0)
     """Default the recipe's."""
+    precision: Literal["fp32", "medium", "bf16"] | None = None
+    """Of the products: `medium` multiplies in bfloat16, `bf16` keeps activations in it too; default the recipe's."""
+    resume: bool = False
+    """Go on with the stopped run in `out`, whose other flags must be given again."""
     corpus: tuple[str, ...] = ("local", "generated")
     """Text, repeatable: `local`, `generated`, or .txt, .jsonl, .parquet paths and globs."""
     text_column: str = "text"
@@ -149,6 +161,8 @@ class TrainConfig(BaseModel):
     """Precision of the subject."""
     seed: int = Field(default=0, ge=0)
     """Of the initial weights, the order of the data and the resampling."""
+    seeds: str | None = None
+    """Seeds of several dictionaries' initial weights and resampling, such as `0,1,2`; default `seed`."""
     format: Format = "table"
     """How the result is printed."""
 
@@ -241,7 +255,7 @@ def word(error: ValidationError) -> str:
     return "\n".join(lines)
 
 
-def parse_count(text: str) -> int:
+def parse_count(text: str, flag: str = "--tokens") -> int:
     """`500k`, `2M`, `1B` or a plain number, as a positive integer; `UserError` otherwise."""
     factors = {"k": 10**3, "M": 10**6, "m": 10**6, "B": 10**9, "b": 10**9}
     factor = factors.get(text[-1:], 1)
@@ -251,7 +265,7 @@ def parse_count(text: str) -> int:
     except (ValueError, OverflowError):
         count = 0
     if count <= 0:
-        raise UserError(f"--tokens cannot be {text!r}.", do="Give a number such as 500k, 2M or 1000000.", usage=True)
+        raise UserError(f"{flag} cannot be {text!r}.", do="Give a number such as 500k, 2M or 1000000.", usage=True)
     return count
 
 

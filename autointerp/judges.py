@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from autointerp.config import RunConfig
+from autointerp.controls import base
 from autointerp.explain.llm import LlmExplainer
 from autointerp.explain.lookup import LookupExplainer
 from autointerp.llm.catalog import SLOT_PROVIDERS
@@ -79,13 +80,15 @@ def reads_slots(name: str) -> bool:
 def judges(config: RunConfig, arms: Sequence[str], model: Model | None) -> dict[str, Judges]:
     """Per arm, who explains and who answers each protocol's question; the arm's label only reaches the ledger.
 
-    Without a `model` language models can be counted, but not asked.
+    What a control's explanations cost is the features', whose they are. Without a `model` language models can be
+    counted, but not asked.
     """
     asked = model or Nobody()
     questions: list[Question] = list(dict.fromkeys(preset.question for preset in presets(config)))
     return {
         arm: Judges(
-            explainer(config, arm, asked), {question: simulator(config, question, arm, asked) for question in questions}
+            explainer(config, base(arm), asked),
+            {question: simulator(config, question, arm, asked) for question in questions},
         )
         for arm in arms
     }

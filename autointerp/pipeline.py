@@ -3,11 +3,11 @@
 import asyncio
 import math
 import signal
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import product, starmap
+from itertools import islice, product, starmap
 from typing import TypeAlias
 
 import numpy as np
@@ -72,20 +72,24 @@ async def admit(
     end: EndOfUnit,
     *,
     at_once: int,
+    pilot: int = 0,
     on_end: Callable[[Sequence[Outcome]], None] = lambda _: None,
+    on_pilot: Callable[[], None] = lambda: None,
     on_interrupt: Callable[[], None] = lambda: None,
 ) -> Run:
     """Bring every unit of `order` to its end, `at_once` at a time.
 
+    The first `pilot` units end before others are admitted; then comes `on_pilot`, which may raise `Stop`.
     Stops admitting at the first `Stop` (budget, credit, key, Ctrl-C), which `on_end` may raise too; what is in
     flight is drained. No exception of another kind leaves here but programming errors: failures are outcomes.
     """
     ends: dict[int, Sequence[Outcome]] = {}
     queue = iter(enumerate(order))
     stops: list[Stop] = []
+    workers: list[asyncio.Task[None]] = []
 
-    async def work() -> None:
-        for rank, unit in queue:
+    async def work(units: Iterable[tuple[int, Unit]]) -> None:
+        for rank, unit in units:
             if stops:
                 return
             try:
@@ -96,12 +100,21 @@ async def admit(
                 return
             await asyncio.sleep(0)  # lets signals in where no judge ever waits
 
-    workers = [asyncio.create_task(work()) for _ in range(min(at_once, max(1, len(order))))]
+    async def end_all(units: Iterable[tuple[int, Unit]], n: int) -> None:
+        workers[:] = [asyncio.create_task(work(units)) for _ in range(min(at_once, n))]
+        for result in await asyncio.gather(*workers, return_exceptions=True):
+            if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
+                raise result
+
     with _interrupts(stops, workers, on_interrupt):
-        finished = await asyncio.gather(*workers, return_exceptions=True)
-    for result in finished:
-        if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
-            raise result
+        await end_all(islice(queue, pilot), pilot)
+        if pilot and not stops:
+            try:
+                on_pilot()
+            except Stop as stop:
+                stops.append(stop)
+        if not stops:
+            await end_all(queue, len(order))
     outcomes = tuple(outcome for rank in sorted(ends) for outcome in ends[rank])
     return Run(outcomes, len(ends), len(order), stops[0] if stops else None)
 
@@ -116,10 +129,10 @@ class Evaluation:
     """The protocols: a unit is brought to its end under all of them at once, so that it counts for all or for none."""
     judges: Mapping[str, Judges]
     """By arm."""
-    explanations: int = 1
-    """Explanations drawn for the same evidence."""
     explained_as: Callable[[Unit], Unit | Explanation] = lambda unit: unit
     """Whose explanation a unit is judged by: its own, or for a control another unit's or a fixed one."""
+    explanations: int = 1
+    """Explanations drawn for the same evidence."""
 
     async def explain(self, rank: int, unit: Unit) -> Sequence[Outcome]:
         """The unit's explanations and no score; raises `Stop` only."""
@@ -212,6 +225,22 @@ def _outcome(
     means = explain.density, score.density, explain.maximum, explain.mean
     statistics = OutcomeStatistics(*means, shown, overlap, single_token(record), token_entropy(record))
     return Outcome(record.unit, preset.name, rank, statistics, explanation, result)
+
+
+@asynccontextmanager
+async def repeated(action: Callable[[], None], seconds: float) -> AsyncGenerator[None]:
+    """Call `action` every so many `seconds` while the block lasts: units of a batch end hours after they were sent."""
+
+    async def repeat() -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            action()
+
+    task = asyncio.create_task(repeat())
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 @contextmanager

@@ -1,27 +1,39 @@
 """The `train` and `train-subject` commands: recipes that anyone can repeat on their own text."""
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from autointerp.arms import explain_windows
 from autointerp.config import Format, TrainConfig, TrainSubjectConfig, parse_count
 from autointerp.manifest import environment, update_manifest, write_json
 from autointerp.report import terminal
-from autointerp.report.render import render_values
+from autointerp.report.render import render_columns, render_values
 from autointerp.wiring import choose_device, say_corpus, score_windows, subject_path
-from sae.config import training_recipe
+from sae.architectures.weights import Trained
+from sae.config import TrainingRecipe
 from sae.corpus.corpus import load_corpus, load_documents
+from sae.dictionary import on_device
 from sae.errors import UserError
+from sae.formats.saelens import SaeMetadata
 from sae.metrics import DictionaryMetrics, evaluate_dictionary
 from sae.pretrain import PretrainLog, SubjectRecipe, train_tokenizer
 from sae.pretrain import train_subject as pretrain
+from sae.recipes import training_recipe
+from sae.rows import sweep
 from sae.subject import load_subject
-from sae.trainer import TrainLog
-from sae.trainer import train as train_dictionary
+from sae.synthetic import is_synthetic, plant
+from sae.synthetic import parse as parse_planting
+from sae.trainee import TrainLog
+from sae.trainer import sweep_on
+from sae.truth import TruthMetrics, evaluate_truth
 
 _EVALUATED = 400_000
 """Score tokens, about, on which a finished dictionary is evaluated."""
+_PLANTED = 50_000
+"""Planted vectors on which a finished dictionary is measured."""
 _VALIDATED = 150_000
 """Score tokens, about, on which a subject is validated while it trains."""
 _CHARACTERS = 3
@@ -30,32 +42,112 @@ _CHARACTERS = 3
 
 def train(config: TrainConfig) -> int:
     """Train on the explain split, evaluate on the score split, write both into `config.out`."""
-    tokens = parse_count(config.tokens)
-    given = {"l1": config.l1, "learning_rate": config.learning_rate}
-    recipe = training_recipe(
-        config.recipe,
-        d_sae=config.d_sae,
-        tokens=tokens,
-        seed=config.seed,
-        **{name: value for name, value in given.items() if value is not None},
-    )
+    recipes = recipes_of(config)
+    if is_synthetic(config.subject):
+        return _train_planted(config, recipes)
+    tokens = next(iter(recipes.values())).tokens
     subject = load_subject(subject_path(config.subject), device=choose_device(config.device), dtype=config.dtype)
     site = subject.site(config.site)
     corpus = load_corpus(config.corpus, config.text_column, 2 * tokens, subject.tokenizer, config.context, config.seed)
     say_corpus(corpus, terminal.say)
-    with terminal.stage("train", recipe.tokens, "tokens") as advance:
+    windows = explain_windows(corpus)
+    trained = _watched(
+        config, tokens, lambda log: sweep(subject, site, windows, recipes, config.out, on_log=log, resume=config.resume)
+    )
+    held_out = score_windows(corpus, _EVALUATED, config.seed)
+    values = dict[str, dict[str, object]]()
+    for name, dictionary in trained.items():
+        metrics = evaluate_dictionary(subject, site, dictionary, held_out)
+        values[name] = summary(metrics)
+        write_json(config.out / name / "metrics.json", {**values[name], "density": metrics.density.tolist()})
+    _record(config.out, config, {"subject": subject.digest, "corpus": corpus.digest})
+    for name in trained:
+        place = config.out / name
+        terminal.say(f"The autoencoder is in {place}; use it with: autointerp run --sae {place}")
+    return _print_all(values, config.format)
+
+
+def _train_planted(config: TrainConfig, recipes: Mapping[str, TrainingRecipe]) -> int:
+    """Train on vectors with a known dictionary, measure against it, write both into `config.out`."""
+    planted = plant(parse_planting(config.subject), config.seed)
+    rows, metadata = planted.rows(choose_device(config.device)), SaeMetadata(subject=config.subject)
+    source = {"planting": dataclasses.asdict(planted.planting), "seed": planted.seed}
+
+    def run(on_log: Callable[[TrainLog], None]) -> Mapping[str, Trained]:
+        return sweep_on(
+            rows, recipes, config.out, on_log=on_log, metadata=metadata, source=source, resume=config.resume
+        )
+
+    trained = _watched(config, next(iter(recipes.values())).tokens, run)
+    values = dict[str, dict[str, object]]()
+    for name, dictionary in trained.items():
+        metrics = evaluate_truth(on_device(dictionary, "cpu"), planted.directions, planted.held_out(_PLANTED))
+        values[name] = summary(metrics)
+        write_json(
+            config.out / name / "metrics.json", {**values[name], "f1_by_feature": metrics.f1_by_feature.tolist()}
+        )
+    _record(config.out, config, {})
+    return _print_all(values, config.format)
+
+
+def _watched(
+    config: TrainConfig, tokens: int, run: Callable[[Callable[[TrainLog], None]], Mapping[str, Trained]]
+) -> Mapping[str, Trained]:
+    """What `run` trains, with a progress line; stopped, it says how to go on."""
+    with terminal.stage("train", tokens, "tokens") as advance:
 
         def on_log(log: TrainLog) -> None:
-            advance(log.tokens, f"loss {log.loss:.4g}  L0 {log.l0:.1f}  FVU {log.fvu:.3f}  dead {log.dead}")
+            low = "" if log.ultra_low is None else f"  ultra-low {log.ultra_low}"
+            text = f"loss {log.loss:.4g}  L0 {log.l0:.1f}  FVU {log.fvu:.3f}  dead {log.dead}{low}"
+            advance(log.tokens, f"{log.name}  {text}" if log.name else text)
 
-        dictionary = train_dictionary(subject, site, explain_windows(corpus), recipe, config.out, on_log=on_log)
-    held_out = score_windows(corpus, _EVALUATED, config.seed)
-    metrics = evaluate_dictionary(subject, site, dictionary, held_out)
-    values = summary(metrics)
-    write_json(config.out / "metrics.json", {**values, "density": metrics.density.tolist()})
-    _record(config.out, config, {"subject": subject.digest, "corpus": corpus.digest})
-    terminal.say(f"The autoencoder is in {config.out}; use it with: autointerp run --sae {config.out}")
-    return _print(values, config.format)
+        try:
+            return run(on_log)
+        except KeyboardInterrupt:
+            terminal.say(f"What is done so far is in {config.out}; repeat the command with --resume to go on.")
+            raise
+
+
+def recipes_of(config: TrainConfig) -> dict[str, TrainingRecipe]:
+    """A recipe per combination of the values given, by the name of its directory: what varies, or nothing."""
+    lists: dict[str, list[int] | list[float]] = {
+        "d_sae": [parse_count(each, "--d-sae") for each in _several(config.d_sae)],
+        "k": [parse_count(each, "--k") for each in _several(config.k)],
+        "l1": [_weight(each, "--l1") for each in _several(config.l1)],
+        "l0": [_weight(each, "--l0") for each in _several(config.l0)],
+        "seed": [_seed(each) for each in _several(config.seeds)] or [config.seed],
+    }
+    fixed = {"learning_rate": config.learning_rate, "precision": config.precision}
+    changes = {name: value for name, value in fixed.items() if value is not None}
+    given = {name: list(dict.fromkeys(values)) for name, values in lists.items() if values}
+    recipes = dict[str, TrainingRecipe]()
+    for values in itertools.product(*given.values()):
+        chosen = dict(zip(given, values, strict=True))
+        name = "-".join(f"{field}_{value}" for field, value in chosen.items() if len(given[field]) > 1)
+        recipes[name] = training_recipe(config.recipe, tokens=parse_count(config.tokens), **chosen, **changes)
+    return recipes
+
+
+def _several(text: str | None) -> list[str]:
+    return [each.strip() for each in text.split(",")] if text is not None else []
+
+
+def _weight(text: str, flag: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise UserError(
+            f"{flag} cannot be {text!r}.", do="Give numbers above 0, such as 0.005 or 0.003,0.01.", usage=True
+        )
+    return value
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise UserError(f"--seeds cannot be {text!r}.", do="Give whole numbers, such as 0,1,2.", usage=True)
+    return int(text)
 
 
 def train_subject(config: TrainSubjectConfig) -> int:
@@ -100,7 +192,7 @@ def train_subject(config: TrainSubjectConfig) -> int:
     return _print(dataclasses.asdict(logs[-1]), config.format)
 
 
-def summary(metrics: DictionaryMetrics) -> dict[str, object]:
+def summary(metrics: DictionaryMetrics | TruthMetrics) -> dict[str, object]:
     """The single numbers of `metrics`, by name."""
     values = {field.name: getattr(metrics, field.name) for field in dataclasses.fields(metrics)}
     return {name: value for name, value in values.items() if isinstance(value, int | float | str | None)}
@@ -109,6 +201,14 @@ def summary(metrics: DictionaryMetrics) -> dict[str, object]:
 def _record(directory: Path, config: TrainConfig | TrainSubjectConfig, content: Mapping[str, str]) -> None:
     configuration = config.model_dump(mode="json")
     update_manifest(directory, {**environment(), "configuration": configuration, "content": content})
+
+
+def _print_all(values: Mapping[str, Mapping[str, object]], output: Format) -> int:
+    """One dictionary's values in rows, several dictionaries' in columns."""
+    if len(values) == 1:
+        return _print(next(iter(values.values())), output)
+    print(render_columns(values, output))  # noqa: T201
+    return 0
 
 
 def _print(values: Mapping[str, object], output: Format) -> int:

@@ -28,8 +28,8 @@ def write(out: Path, found: dict[str, pd.DataFrame], meta: pd.Series, sizes: obj
         table.to_csv(out / f"{NAME}_{name}.csv", index=False, float_format="%.5g", lineterminator="\n")
     said = {
         "validity": "Share of units whose score falls when half of the predicted anchors are silenced (missing), or as "
-        "many more are predicted: on a dozen other tokens that the explanation names (extra named), on many of which it "
-        "names a dozen (extra partly named), or anywhere (extra hidden). `meta-AUPRC`: average "
+        "many more are predicted: on a dozen other tokens that the explanation names (extra named), on many of "
+        "which it names a dozen (extra partly named), or anywhere (extra hidden). `meta-AUPRC`: average "
         "precision of telling true from false explanations by their score. `census` is "
         "computed over every anchor: what the metric is worth where sampling plays no part.",
         "density": "The same flawed explanation (precision 1/6 or 1/2, full recall) at every density: bias against the "

@@ -1,14 +1,72 @@
-"""How an autoencoder is trained: recipes, their presets and their units."""
+"""How an autoencoder is trained: recipes and their units. The presets are in `sae.recipes`."""
 
-import dataclasses
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, TypeAlias
 
-from sae.errors import UserError, nearest
+from sae.errors import UserError
 
-Precision = Literal["highest", "high", "medium"]
-"""torch's float32 matmul precision; ``medium`` multiplies in bfloat16 where the processor can."""
+Precision = Literal["fp32", "medium", "bf16"]
+"""Of a training step. ``fp32``: all of it. ``medium``: weights and activations are kept in float32 and multiplied in
+bfloat16 (AMX) or TF32 (tensor cores) where the processor can. ``bf16``: the (token, unit) tensors are kept in bfloat16
+too; weights, gradients and Adam stay float32."""
+Scaling = Literal["none", "mean-norm", "mean-square"]
+"""The one number that inputs are multiplied by: 1; what makes their mean norm the square root of their width
+(SAELens's ``expected_average_only_in``); what makes the mean of their squared norm 1 (Rajamanoharan et al. 2024)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class L1:
+    """ReLU units and a penalty on their sum."""
+
+    l1: float
+    """Weight of the summed activations against the squared error, after the warm-up."""
+    norm_weighted: bool
+    """Whether each activation is weighted by its decoder norm in the penalty."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TopK:
+    """The `k` largest pre-activations of each input; dead units learn from what the others leave (Gao et al. 2024)."""
+
+    k: int
+    """Units per input."""
+    aux_k: int | None = None
+    """Dead units, at most, that reconstruct the error of an input; None is half the site's width."""
+    aux_weight: float = 1 / 32
+    """Weight of that reconstruction's error, relative to the main one's (both as fractions of their variance)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchTopK:
+    """The `k` largest positive pre-activations per input on average over a batch (Bussmann et al. 2024).
+
+    Saved as JumpReLU with one threshold, the running mean of the smallest activation of a batch.
+    """
+
+    k: int
+    """Units per input, on average."""
+    aux_k: int | None = None
+    """As for TopK."""
+    aux_weight: float = 1 / 32
+    """As for TopK."""
+    threshold_rate: float = 0.01
+    """How far a batch moves the running threshold towards its own, 0 to 1."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JumpRelu:
+    """Units with a trained threshold each, and a penalty on the number that fire (Rajamanoharan et al. 2024)."""
+
+    l0: float
+    """Weight of the number of units that fire against the squared error, after the warm-up."""
+    bandwidth: float
+    """Width of the window around a threshold in which pre-activations move it, in the units of scaled inputs."""
+    threshold: float
+    """Every threshold at the start, above 0."""
+
+
+Sparsity: TypeAlias = L1 | TopK | BatchTopK | JumpRelu
+"""How few units fire: the only thing in which architectures differ. Gated and Matryoshka would be two more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,16 +75,19 @@ class TrainingRecipe:
 
     name: str
     """The preset it came from, such as ``bricken-2023``."""
+    sparsity: Sparsity
+    """Architecture, with its own settings."""
     pre_encoder_bias: bool
-    """Whether the decoder bias is subtracted from the input (tied, started at the geometric median)."""
+    """Whether the decoder bias is subtracted from the input (tied)."""
     mean_over_elements: bool
-    """Whether the squared error is a mean over the elements of a vector, else their sum. Decides the scale of `l1`."""
-    norm_weighted: bool
-    """Whether each activation is weighted by its decoder norm in the L1 term."""
+    """Whether the squared error is a mean over the elements of a vector, else their sum."""
     unit_norm: bool
     """Whether decoder rows are kept at norm 1, the parallel gradient removed before Adam."""
-    scale_inputs: bool
-    """Whether inputs are multiplied by one number so that their mean norm is the square root of their width."""
+    scaling: Scaling
+    """What inputs are multiplied by."""
+    centre: bool = False
+    """Whether the mean of the inputs is subtracted from them first: units then start less often dead
+    (arXiv:2605.31518)."""
     d_sae: int = 4096
     """Units."""
     tokens: int = 50_000_000
@@ -37,14 +98,12 @@ class TrainingRecipe:
     """Adam's, at its peak."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Adam's decay rates of the first and second moment."""
-    l1: float
-    """Weight of the summed activations against the squared error, after its warm-up."""
     learning_rate_warmup: float = 0.0
     """Fraction of the run over which the learning rate rises from 0."""
     learning_rate_decay: float = 0.0
     """Fraction of the run, at its end, over which the learning rate falls to 0."""
-    l1_warmup: float = 0.0
-    """Fraction of the run over which `l1` rises from 0."""
+    sparsity_warmup: float = 0.0
+    """Fraction of the run over which the sparsity penalty's weight rises from 0."""
     clip: float | None = None
     """Largest norm of the whole gradient; None does not clip."""
     resample_at: tuple[float, ...] = ()
@@ -57,8 +116,8 @@ class TrainingRecipe:
     """A unit is dead when it has not fired for this fraction of the run."""
     pool_batches: int = 64
     """Batches in the shuffle pool; a run of fewer steps has a smaller pool."""
-    matmul_precision: Precision = "highest"
-    """Of the training step; the former setting comes back after each step."""
+    precision: Precision = "fp32"
+    """Of the training step."""
     checkpoint_every: int = 5_000_000
     """Tokens between checkpoints."""
     log_every: int = 100_000
@@ -70,16 +129,23 @@ class TrainingRecipe:
         for field in ("d_sae", "tokens", "batch", "pool_batches", "checkpoint_every", "log_every", "resample_inputs"):
             if getattr(self, field) < 1:
                 raise UserError(f"{field} is {getattr(self, field)}.", do="It must be at least 1.")
-        for field in ("learning_rate_warmup", "learning_rate_decay", "l1_warmup", "resample_warmup", "dead_window"):
+        fractions = (
+            "learning_rate_warmup",
+            "learning_rate_decay",
+            "sparsity_warmup",
+            "resample_warmup",
+            "dead_window",
+        )
+        for field in fractions:
             if not 0 <= getattr(self, field) <= 1:
                 raise UserError(f"{field} is {getattr(self, field)}.", do="It is a fraction of the run, 0 to 1.")
         if not all(0 < at < 1 for at in self.resample_at):
             raise UserError(f"resample_at is {self.resample_at}.", do="Give fractions of the run between 0 and 1.")
-        if not (self.learning_rate > 0 and self.l1 >= 0):
-            raise UserError(
-                f"learning_rate is {self.learning_rate} and l1 is {self.l1}.",
-                do="The first must be above 0, the second at least 0.",
-            )
+        if not self.learning_rate > 0:
+            raise UserError(f"learning_rate is {self.learning_rate}.", do="It must be above 0.")
+        if self.clip is not None and not self.clip > 0:
+            raise UserError(f"clip is {self.clip}.", do="It must be above 0.")
+        _check_sparsity(self)
 
     @property
     def steps(self) -> int:
@@ -96,86 +162,37 @@ class TrainingRecipe:
         """Steps after which dead units are resampled."""
         return frozenset(max(1, round(at * self.steps)) for at in self.resample_at)
 
+    @property
+    def weight(self) -> float:
+        """Weight of the sparsity penalty after its warm-up; 0 where there is none."""
+        match self.sparsity:
+            case L1(l1=weight) | JumpRelu(l0=weight):
+                return weight
+            case TopK() | BatchTopK():
+                return 0.0
 
-def bricken_2023(**changes: Any) -> TrainingRecipe:
-    """Towards Monosemanticity (Bricken et al. 2023), for runs of 2 to 50 million tokens.
-
-    Unlike the paper's, inputs are scaled to a mean norm of the square root of their width, so that `l1` and
-    `learning_rate` mean the same at every site; the resampling is spread over the first half of the run, and the
-    learning rate warms up again after it: new units fire on many inputs at first, and at a rate that suits a short
-    run the gradients of that spike silence units that were alive.
-    """
-    preset = TrainingRecipe(
-        name="bricken-2023",
-        pre_encoder_bias=True,
-        mean_over_elements=True,
-        norm_weighted=False,
-        unit_norm=True,
-        scale_inputs=True,
-        l1=0.005,
-        resample_at=(0.1, 0.25, 0.4, 0.55),
-        resample_warmup=0.05,
-    )
-    return _changed(preset, changes)
+    def elements(self, d_in: int) -> int:
+        """What a vector's summed squared error is divided by."""
+        return d_in if self.mean_over_elements else 1
 
 
-def bricken_2023_paper(**changes: Any) -> TrainingRecipe:
-    """The paper's own sizes: a million steps of 8,192, resampled after 25,000, 50,000, 75,000 and 100,000 of them.
-
-    The learning rate is not in the paper's text; 0.004 is the L1 coefficient of its runs A/0 to A/5.
-    """
-    preset = bricken_2023(
-        name="bricken-2023-paper",
-        scale_inputs=False,
-        tokens=8192 * 1_000_000,
-        batch=8192,
-        l1=0.004,
-        learning_rate=1e-4,
-        resample_at=(0.025, 0.05, 0.075, 0.1),
-        resample_warmup=0.0,
-        dead_window=0.0125,
-        pool_batches=100,
-        checkpoint_every=100_000_000,
-        log_every=1_000_000,
-    )
-    return _changed(preset, changes)
-
-
-def april_2024(**changes: Any) -> TrainingRecipe:
-    """Anthropic's update of April 2024. Its learning rate is 5e-5 over 200,000 steps; the one here suits short runs."""
-    preset = TrainingRecipe(
-        name="april-2024",
-        pre_encoder_bias=False,
-        mean_over_elements=False,
-        norm_weighted=True,
-        unit_norm=False,
-        scale_inputs=True,
-        l1=5.0,
-        l1_warmup=0.05,
-        learning_rate_decay=0.2,
-        clip=1.0,
-    )
-    return _changed(preset, changes)
-
-
-RECIPES: Mapping[str, Callable[..., TrainingRecipe]] = {
-    "bricken-2023": bricken_2023,
-    "bricken-2023-paper": bricken_2023_paper,
-    "april-2024": april_2024,
-}
-"""Presets by name."""
-
-
-def training_recipe(name: str, **changes: Any) -> TrainingRecipe:
-    """The preset `name` with `changes` to its fields. Raises `UserError` for an unknown name or field."""
-    if name not in RECIPES:
-        raise UserError(f"There is no training recipe {name!r}.", do=nearest(name, RECIPES))
-    return RECIPES[name](**changes)
-
-
-def _changed(preset: TrainingRecipe, changes: Mapping[str, Any]) -> TrainingRecipe:
-    fields = [field.name for field in dataclasses.fields(preset)]
-    for name in changes:
-        if name not in fields:
-            raise UserError(f"A training recipe has no field {name!r}.", do=nearest(name, fields))
-    return dataclasses.replace(preset, **changes)
+def _check_sparsity(recipe: TrainingRecipe) -> None:
+    match recipe.sparsity:
+        case L1(l1=weight):
+            if not weight >= 0:
+                raise UserError(f"l1 is {weight}.", do="It must be at least 0.")
+        case JumpRelu(l0=weight, bandwidth=bandwidth, threshold=threshold):
+            if not (weight >= 0 and bandwidth > 0 and threshold > 0):
+                raise UserError(
+                    f"l0 is {weight}, bandwidth {bandwidth} and threshold {threshold}.",
+                    do="The first must be at least 0, the others above 0.",
+                )
+        case TopK(k=k) | BatchTopK(k=k):
+            if not 1 <= k <= recipe.d_sae:
+                raise UserError(f"k is {k}.", do=f"It must be 1 to d_sae, which is {recipe.d_sae}.")
+            if not recipe.unit_norm:
+                raise UserError(
+                    "Units that compete need decoder rows of norm 1.",
+                    "Otherwise a unit wins by a short decoder row and a long encoder row.",
+                    "Set unit_norm.",
+                )

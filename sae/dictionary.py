@@ -55,6 +55,8 @@ class DictionaryInfo:
     """Model it was trained on."""
     digest: str
     """SHA-256 over its weights and configuration, hexadecimal."""
+    explained_variance: float | None = None
+    """Share of the site's variance that its files say it explains, 1 for all of it; None where they say nothing."""
 
 
 _Placed = TypeVar("_Placed", bound=Dictionary)

@@ -1,35 +1,138 @@
-"""The objective, as plain differentiable formulas; `sae.step` has its gradient written out by hand."""
+"""The objectives, as plain differentiable formulas; `sae.step` has their gradients written out by hand."""
 
-from dataclasses import dataclass
+from typing import Any
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from sae.architectures.relu import ReluAutoencoder
+from sae.architectures.weights import Weights
+from sae.config import L1, BatchTopK, JumpRelu, Sparsity, TopK, TrainingRecipe
 
 
-@dataclass(frozen=True, slots=True)
-class Objective:
-    """Squared error plus weighted L1, as in Bricken et al. 2023 or in Anthropic's update of April 2024."""
-
-    mean_over_elements: bool
-    """Whether the squared error is a mean over the elements of a vector, else their sum."""
-    norm_weighted: bool
-    """Whether each activation counts times the norm of its decoder row."""
-
-    def elements(self, d_in: int) -> int:
-        """What a vector's summed squared error is divided by."""
-        return d_in if self.mean_over_elements else 1
+def objective(
+    weights: Weights,
+    recipe: TrainingRecipe,
+    inputs: Float[Tensor, "token d_in"],
+    weight: float,
+    dead: Int64[Tensor, " dead"] | None = None,
+) -> Float[Tensor, ""]:
+    """Mean of `input_losses`, and for the TopK family the loss of the `dead` units on what the others leave."""
+    loss = input_losses(weights, recipe, inputs, weight).mean()
+    match recipe.sparsity:
+        case TopK() | BatchTopK() as sparsity:
+            return loss + auxiliary_loss(weights, recipe, sparsity, inputs, dead)
+        case L1() | JumpRelu():
+            return loss
 
 
 def input_losses(
-    autoencoder: ReluAutoencoder, scaled: Float[Tensor, "token d_in"], objective: Objective, l1: float
+    weights: Weights, recipe: TrainingRecipe, inputs: Float[Tensor, "token d_in"], weight: float
 ) -> Float[Tensor, " token"]:
-    """The loss of each input. `scaled`: inputs already multiplied by the autoencoder's `input_scale`."""
-    w_enc, b_enc, w_dec, b_dec = autoencoder.parameters()
-    centred = scaled - b_dec if autoencoder.pre_encoder_bias else scaled
-    activations = (centred @ w_enc.T + b_enc).relu()
-    errors = activations @ w_dec + b_dec - scaled
-    squared = errors.square().sum(1) / objective.elements(autoencoder.d_in)
-    weighted = activations @ w_dec.norm(dim=1) if objective.norm_weighted else activations.sum(1)
-    return squared + l1 * weighted
+    """Squared error of each input plus `weight` times its penalty. `inputs` are centred and scaled already.
+
+    The penalty is the sum of the activations, weighted by decoder norms where the recipe says so (L1), or the number
+    of units that fire (JumpReLU). BatchTopK's units compete over all of `inputs`.
+    """
+    z = pre_activations(weights, inputs)
+    activations = sparsified(z, weights, recipe.sparsity)
+    errors = activations @ weights.W_dec + weights.b_dec - inputs
+    squared = errors.square().sum(1) / recipe.elements(weights.d_in)
+    match recipe.sparsity:
+        case L1(norm_weighted=True):
+            return squared + weight * (activations @ weights.W_dec.norm(dim=1))
+        case L1():
+            return squared + weight * activations.sum(1)
+        case JumpRelu(bandwidth=bandwidth):
+            return squared + weight * _apply(_Fires, z, weights.threshold, bandwidth).sum(1)
+        case TopK() | BatchTopK():
+            return squared
+
+
+def pre_activations(weights: Weights, inputs: Float[Tensor, "token d_in"]) -> Float[Tensor, "token unit"]:
+    """What the units sparsify."""
+    return weights.centred(inputs) @ weights.W_enc.T + weights.b_enc
+
+
+def sparsified(z: Float[Tensor, "token unit"], weights: Weights, sparsity: Sparsity) -> Float[Tensor, "token unit"]:
+    """The activations of pre-activations `z`."""
+    match sparsity:
+        case L1():
+            return z.relu()
+        case TopK(k=k):
+            values, units = z.topk(k)
+            return torch.zeros_like(z).scatter(1, units, values.relu())
+        case BatchTopK(k=k):
+            values, at = z.relu().flatten().topk(k * len(z))
+            return torch.zeros_like(z).flatten().scatter(0, at, values).view_as(z)
+        case JumpRelu(bandwidth=bandwidth):
+            return _apply(_Jump, z, weights.threshold, bandwidth)
+
+
+def auxiliary_loss(
+    weights: Weights,
+    recipe: TrainingRecipe,
+    sparsity: TopK | BatchTopK,
+    inputs: Float[Tensor, "token d_in"],
+    dead: Int64[Tensor, " dead"] | None,
+) -> Float[Tensor, ""]:
+    """``aux_weight * |e - e_hat|^2 * var(x) / var(e)``: how badly `dead` units reconstruct the error ``e = x - x_hat``.
+
+    ``e_hat`` decodes the `aux_k` largest pre-activations among the dead units, without a bias. Nothing flows back
+    through ``e`` or the variances (Gao et al. 2024, appendix A.2; both errors normalised, as in their code).
+    """
+    z = pre_activations(weights, inputs)
+    if dead is None or not len(dead):
+        return z.new_zeros(())
+    activations = sparsified(z, weights, sparsity)
+    left = (inputs - activations @ weights.W_dec - weights.b_dec).detach()
+    values, units = z[:, dead].topk(min(sparsity.aux_k or weights.d_in // 2, len(dead)))
+    chosen = torch.zeros_like(z[:, dead]).scatter(1, units, values.relu())
+    error = (chosen @ weights.W_dec[dead] - left).square().sum(1).mean() / recipe.elements(weights.d_in)
+    return error * (sparsity.aux_weight * auxiliary_ratio(inputs, left))
+
+
+def auxiliary_ratio(inputs: Float[Tensor, "token d_in"], left: Float[Tensor, "token d_in"]) -> float:
+    """Variance of the inputs over that of the error that is left, about their means; 0 where there is no error."""
+    of_inputs, of_left = ((each - each.mean(0)).square().sum() for each in (inputs, left))
+    return float(of_inputs / of_left) if of_left > 0 else 0.0
+
+
+def _apply(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
+    return function.apply(*arguments)  # type: ignore[no-any-return]
+
+
+class _Jump(torch.autograd.Function):
+    """``z`` above its threshold, else 0. The threshold's gradient is a straight-through estimate (eq. 11 of the paper):
+    ``-threshold / bandwidth`` where ``z`` is less than half a bandwidth from it."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+        ctx.save_for_backward(z, threshold)
+        ctx.bandwidth = bandwidth
+        return torch.where(z > threshold, z, 0.0)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        z, threshold = ctx.saved_tensors
+        (gradient,) = gradients
+        near = (z - threshold).abs() < ctx.bandwidth / 2
+        of_threshold = -(gradient * near * threshold).sum(0) / ctx.bandwidth
+        return gradient * (z > threshold), of_threshold, None
+
+
+class _Fires(torch.autograd.Function):
+    """1 above the threshold, else 0; the gradient goes to the threshold alone, ``-1 / bandwidth`` near it (eq. 12)."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+        ctx.save_for_backward(z, threshold)
+        ctx.bandwidth = bandwidth
+        return (z > threshold).to(z.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, None]:
+        z, threshold = ctx.saved_tensors
+        (gradient,) = gradients
+        near = (z - threshold).abs() < ctx.bandwidth / 2
+        return None, -(gradient * near).sum(0) / ctx.bandwidth, None

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from sae.architectures.normalised import NormalisedAutoencoder
 from sae.corpus.windows import Windows
 from sae.dictionary import Dictionary
 from sae.errors import UserError
@@ -107,7 +108,15 @@ def recovered(loss: float, ablated: float, reconstructed: float) -> float | None
 
 def reconstruct(dictionary: Dictionary, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_in"]:
     """What the dictionary makes of `x`, a chunk of tokens at a time."""
-    return torch.cat([x[:0], *(dictionary.decode(activations) for _, activations in encoded(dictionary, x))])
+    parts = [_decoded(dictionary, found, x[at : at + len(found)]) for at, found in encoded(dictionary, x)]
+    return torch.cat([x[:0], *parts])
+
+
+def _decoded(dictionary: Dictionary, activations: Tensor, x: Tensor) -> Tensor:
+    """The reconstruction of `x`, whose activations these are; some dictionaries need `x` itself for it."""
+    return (
+        dictionary.reconstruct(x) if isinstance(dictionary, NormalisedAutoencoder) else dictionary.decode(activations)
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,6 +138,7 @@ def _sums(subject: Subject, site: Site, dictionary: Dictionary, windows: Windows
         squares += float(x.double().square_().sum())
         for start, activations in encoded(dictionary, x):
             fired += (activations > 0).sum(0).cpu().numpy()
-            missed = dictionary.decode(activations) - x[start : start + len(activations)]
+            seen = x[start : start + len(activations)]
+            missed = _decoded(dictionary, activations, seen) - seen
             error += float(missed.double().square_().sum())
     return _Sums(fired, total, squares, error)

@@ -1,13 +1,35 @@
 """A shuffle pool: batches drawn at random from many windows, at a cost that does not grow with the pool."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from sae.errors import UserError
+
+Rows: TypeAlias = Callable[[int], Iterator[Float[Tensor, "token d_in"]]]
+"""A stream of vectors in pieces of any length: called with a number, it yields the pieces from that one on, always the
+same ones. So a run that was cut off goes on where it was."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PoolState:
+    """All that a pool is at one moment, between two draws."""
+
+    rows: Float[Tensor, "token d_in"]
+    """The rows that wait to be drawn."""
+    rest: Float[Tensor, "left d_in"]
+    """What is left of the piece taken last."""
+    order: Int64[Tensor, " slot"]
+    """Slots to be drawn next."""
+    taken: int
+    """Pieces taken from the stream."""
+    rng: dict[str, Any]
+    """State of the generator of orders."""
 
 
 class Pool:
@@ -16,14 +38,20 @@ class Pool:
     Every row is drawn exactly once; it waits for `size` further rows on average, and for twice as many at most.
     """
 
-    def __init__(self, stream: Iterator[Float[Tensor, "token d_in"]], *, size: int, batch: int, seed: int) -> None:
-        """Fill the pool. `stream` yields rows in pieces of any length; `size` is a multiple of `batch`."""
+    def __init__(self, rows: Rows, *, size: int, batch: int, seed: int, state: PoolState | None = None) -> None:
+        """Fill the pool, or go on from `state`. `size` is a multiple of `batch`."""
         if size % batch:
             raise ValueError("the pool must hold whole batches")
-        self._pieces = stream
-        self._rest: Tensor | None = None
         self._batch = batch
         self._rng = np.random.default_rng(seed)
+        self._rest: Tensor | None = None
+        if state is not None:
+            self._rng.bit_generator.state = state.rng
+            self._pieces, self._taken, self._rest = rows(state.taken), state.taken, state.rest
+            self._order = state.order.cpu().numpy()
+            self.rows = state.rows
+            return
+        self._pieces, self._taken = rows(0), 0
         self._order = np.empty(0, dtype=np.int64)
         first = self._fresh(batch)
         self.rows: Float[Tensor, "token d_in"] = first.new_empty(size, first.shape[1])
@@ -42,17 +70,25 @@ class Pool:
         self.rows.index_copy_(0, slots, self._fresh(self._batch))
         return drawn
 
+    def state(self) -> PoolState:
+        """What another pool can go on from; its rows are this pool's own, not a copy."""
+        rest = self.rows[:0] if self._rest is None else self._rest
+        state = self._rng.bit_generator.state
+        return PoolState(self.rows, rest, torch.from_numpy(self._order.copy()), self._taken, dict(state))
+
     def _fresh(self, count: int) -> Tensor:
         parts: list[Tensor] = []
         while count:
-            piece = self._rest if self._rest is not None and len(self._rest) else next(self._pieces, None)
-            if piece is None:
+            if self._rest is None or not len(self._rest):
+                self._rest = next(self._pieces, None)
+                self._taken += 1
+            if self._rest is None:
                 raise UserError(
                     "The activations ran out before the training did.",
                     "A run takes its tokens and, besides, one pool.",
                     "Give a stream that repeats itself, or ask for fewer tokens.",
                 )
-            parts.append(piece[:count])
-            self._rest = piece[count:]
+            parts.append(self._rest[:count])
+            self._rest = self._rest[count:]
             count -= len(parts[-1])
         return torch.cat(parts)

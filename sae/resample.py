@@ -6,8 +6,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from sae.architectures.initial import unit_rows
-from sae.architectures.relu import ReluAutoencoder
-from sae.losses import Objective, input_losses
+from sae.architectures.weights import Weights
+from sae.config import JumpRelu, Sparsity, TrainingRecipe
+from sae.losses import input_losses
 
 _ENCODER_SHARE = 0.2
 """Norm of a new encoder row, as a share of the mean norm of the alive ones."""
@@ -21,10 +22,10 @@ def dead_units(last_fired: Int64[Tensor, " unit"], step: int, window: int) -> In
 
 @torch.no_grad()
 def sample_losses(
-    autoencoder: ReluAutoencoder, scaled: Float[Tensor, "token d_in"], objective: Objective, l1: float
+    weights: Weights, recipe: TrainingRecipe, inputs: Float[Tensor, "token d_in"], weight: float
 ) -> Float[np.ndarray, " token"]:
     """The current loss of every input, in float64."""
-    parts = [input_losses(autoencoder, part, objective, l1) for part in scaled.split(_ROWS_AT_ONCE)]
+    parts = [input_losses(weights, recipe, part, weight) for part in inputs.split(_ROWS_AT_ONCE)]
     return torch.cat(parts).double().cpu().numpy()
 
 
@@ -43,28 +44,32 @@ def choose_inputs(
 
 
 @torch.no_grad()
-def revive(autoencoder: ReluAutoencoder, units: Int64[Tensor, " dead"], inputs: Float[Tensor, "dead d_in"]) -> None:
+def revive(
+    weights: Weights, sparsity: Sparsity, units: Int64[Tensor, " dead"], inputs: Float[Tensor, "dead d_in"]
+) -> None:
     """Point each of `units` at its input, in place.
 
     The decoder row becomes the input at norm 1; the encoder row the same vector times 0.2 times the mean norm of the
-    alive encoder rows; the encoder bias 0.
+    alive encoder rows; the encoder bias 0; a trained threshold what it was at the start.
     """
-    alive = torch.ones(autoencoder.n_units, dtype=torch.bool, device=units.device)
+    alive = torch.ones(weights.n_units, dtype=torch.bool, device=units.device)
     alive[units] = False
-    norms = autoencoder.W_enc.norm(dim=1)
+    norms = weights.W_enc.norm(dim=1)
     mean = norms[alive].mean() if alive.any() else norms.mean()
     directions = unit_rows(inputs)
-    autoencoder.W_dec[units] = directions
-    autoencoder.W_enc[units] = directions * (_ENCODER_SHARE * mean)
-    autoencoder.b_enc[units] = 0
+    weights.W_dec[units] = directions
+    weights.W_enc[units] = directions * (_ENCODER_SHARE * mean)
+    weights.b_enc[units] = 0
+    if isinstance(sparsity, JumpRelu):
+        weights.threshold[units] = sparsity.threshold
 
 
 @torch.no_grad()
 def reset_moments(
-    optimizer: torch.optim.Optimizer, autoencoder: ReluAutoencoder, units: Int64[Tensor, " dead"]
+    optimizer: torch.optim.Optimizer, weights: Weights, sparsity: Sparsity, units: Int64[Tensor, " dead"]
 ) -> None:
     """Zero Adam's moments of exactly the entries that `revive` changed."""
-    for tensor in (autoencoder.W_enc, autoencoder.b_enc, autoencoder.W_dec):
+    for tensor in weights.of_units(sparsity):
         for moment in ("exp_avg", "exp_avg_sq"):
             if moment in optimizer.state[tensor]:
                 optimizer.state[tensor][moment][units] = 0

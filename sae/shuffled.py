@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from sae.config import TrainingRecipe, training_recipe
+from sae.config import TrainingRecipe
 from sae.errors import UserError
+from sae.recipes import training_recipe
 from sae.subject import Subject
 
 _RECIPE = (
@@ -52,8 +53,10 @@ def recipe_like(dictionary: Path, d_sae: int, seed: int) -> TrainingRecipe:
     try:
         config = json.loads((dictionary / "cfg.json").read_text(encoding="utf-8"))
         details = dict(config["metadata"]["training_architecture_details"])
+        details |= details.get("sparsity", {})
         listed = ((name, details[name]) for name in _RECIPE if name in details)
         changes = {name: tuple(value) if isinstance(value, list) else value for name, value in listed}
+        changes |= details.get("sparsity", {})
         return training_recipe(details["name"], **{**changes, "d_sae": d_sae, "seed": seed})
     except (OSError, ValueError, KeyError, TypeError, UserError):
         return training_recipe("bricken-2023", d_sae=d_sae, tokens=3_000_000, resample_at=(), seed=seed)

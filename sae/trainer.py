@@ -1,253 +1,197 @@
-"""Training an autoencoder on a subject's activations, or on any stream of vectors."""
+"""Training autoencoders on a stream of vectors: many in one pass, stopped and gone on with as if nothing had been."""
 
 import dataclasses
+import errno
 import json
-import math
-import shutil
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import signal
+import threading
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int64
-from torch import Tensor
 
-from sae.architectures.initial import initial_autoencoder
-from sae.architectures.relu import ReluAutoencoder
+from sae.architectures.weights import Trained
+from sae.checkpoint import find_checkpoint, read_checkpoint, remove_checkpoints, write_checkpoint
 from sae.config import TrainingRecipe
-from sae.corpus.windows import Windows
 from sae.errors import UserError
-from sae.formats.saelens import SaeMetadata, save_saelens
-from sae.pool import Pool
-from sae.resample import choose_inputs, dead_units, reset_moments, revive, sample_losses
-from sae.sites import Site
-from sae.step import Step, StepResult, matmul_precision, ramp
-from sae.subject import Subject
+from sae.formats.saelens import SaeMetadata
+from sae.pool import Pool, Rows
+from sae.trainee import Trainee, TrainLog
 
-_WINDOWS_AT_ONCE = 64
-_MEDIAN_ROWS = 16_384
-"""Inputs that decide the geometric median and the input scale."""
-_ROWS_AT_ONCE = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class TrainLog:
-    """One line of the training log, from the batch before it."""
-
-    tokens: int
-    """Vectors trained on so far."""
-    loss: float
-    """Objective: squared error plus weighted L1."""
-    mse: float
-    """Its squared error, summed over elements or their mean as in the recipe, in scaled units."""
-    l1: float
-    """Its L1 term, with its weight."""
-    l0: float
-    """Mean number of units that fire on a token."""
-    fvu: float
-    """Fraction of variance unexplained, 0 for a perfect reconstruction."""
-    dead: int
-    """Units that have not fired within the recipe's dead window."""
-    learning_rate: float
-    """Of this step."""
-    tokens_per_second: float
-    """Since the line before."""
-
-
-def train(
-    subject: Subject,
-    site: Site,
-    windows: Windows,
-    recipe: TrainingRecipe,
-    out: Path,
-    *,
-    on_log: Callable[[TrainLog], None] = lambda _: None,
-    metadata: SaeMetadata | None = None,
-) -> ReluAutoencoder:
-    """Train on the activations of `subject` at `site` over `windows`; see `train_on`.
-
-    Windows come in a seeded order, and in a new one each time they have all been seen. BOS and padding are left out.
-    """
-    metadata = dataclasses.replace(
-        metadata or SaeMetadata(),
-        subject=subject.name,
-        site=site.name,
-        context=windows.context,
-        prepend_bos=windows.first == 1,
-    )
-    rows = activation_rows(subject, site, windows, recipe.seed)
-    return train_on(rows, recipe, out, on_log=on_log, metadata=metadata)
-
-
-def activation_rows(subject: Subject, site: Site, windows: Windows, seed: int) -> Iterator[Float[Tensor, "token d_in"]]:
-    """The site's activations at the positions that count, without end: every pass has its own seeded order."""
-    if not windows.n_tokens:
-        raise UserError("There are no tokens to train on.", do="Give a larger corpus or a shorter context.")
-    rng = np.random.default_rng(seed)
-    while True:
-        order = rng.permutation(len(windows))
-        for begin in range(0, len(order), _WINDOWS_AT_ONCE):
-            yield subject.rows(site, windows.select(order[begin : begin + _WINDOWS_AT_ONCE]))
+_METRICS = "metrics.jsonl"
+_PENALTIES = {
+    "L1": "l1_loss",
+    "TopK": "auxiliary_reconstruction_loss",
+    "BatchTopK": "auxiliary_reconstruction_loss",
+    "JumpRelu": "l0_loss",
+}
+"""What SAELens calls an architecture's second loss."""
+_NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
+"""How torch words it where its error has no type of its own."""
+_NO_SPACE = f"os error {errno.ENOSPC}"
+"""How safetensors words it."""
 
 
 def train_on(
-    rows: Iterator[Float[Tensor, "token d_in"]],
+    rows: Rows,
     recipe: TrainingRecipe,
     out: Path,
     *,
     on_log: Callable[[TrainLog], None] = lambda _: None,
     metadata: SaeMetadata | None = None,
-) -> ReluAutoencoder:
-    """Train on a stream of vectors in pieces of any length, which must not end before the run does.
+    resume: bool = False,
+) -> Trained:
+    """Train one dictionary on a stream of vectors; see `sweep_on`. Its files lie in `out` itself."""
+    return sweep_on(rows, {"": recipe}, out, on_log=on_log, metadata=metadata, resume=resume)[""]
 
-    Writes into `out`: ``metrics.jsonl`` as it goes, ``checkpoint-TOKENS`` (the last one only) at intervals and when
-    interrupted, and at the end the autoencoder in SAELens format. What is saved and returned has its input scale in
-    its weights and decoder rows of norm 1, so that activations are in the site's units.
 
-    Raises `UserError` where `out` already holds an autoencoder, the stream ends, or the loss stops being finite.
+def sweep_on(
+    rows: Rows,
+    recipes: Mapping[str, TrainingRecipe],
+    out: Path,
+    *,
+    on_log: Callable[[TrainLog], None] = lambda _: None,
+    metadata: SaeMetadata | None = None,
+    source: Mapping[str, Any] | None = None,
+    resume: bool = False,
+) -> Mapping[str, Trained]:
+    """Train a dictionary per recipe on the same batches of `rows`, which must not end before the run does.
+
+    Recipes must agree in `tokens`, `batch` and `pool_batches`; the first one's seed orders the pool. Writes into
+    ``out/NAME`` for every name of `recipes`: ``metrics.jsonl`` as it goes, and at the end the autoencoder in SAELens
+    format. Into `out`: a checkpoint (see `sae.checkpoint`) at intervals and on SIGINT and SIGTERM, which then go on as
+    `KeyboardInterrupt`; a second signal does not wait for it. What is saved and returned has its input scale and
+    centre in its weights and decoder rows of norm 1, so that activations are in the site's units.
+
+    With `resume`, the run goes on from the checkpoint in `out`, if there is one, and on a CPU gives the same weights,
+    bit for bit, as if it had not stopped. `source` says what `rows` come from: a checkpoint from another source or
+    with other recipes is refused.
+
+    Raises `UserError` where `out` already holds an autoencoder, the stream ends, the loss is not finite or diverges,
+    or memory or disk run out; it names the last checkpoint.
     """
-    if (out / "cfg.json").exists():
+    first = _agreed(recipes)
+    if all((out / name / "cfg.json").exists() for name in recipes):
         raise UserError(f"{out} already holds an autoencoder.", do="Choose another directory, or remove it.")
-    out.mkdir(parents=True, exist_ok=True)
-    metadata = dataclasses.replace(metadata or SaeMetadata(), training=dataclasses.asdict(recipe))
-    size = recipe.batch * min(recipe.pool_batches, recipe.steps)
-    pool = Pool(rows, size=size, batch=recipe.batch, seed=recipe.seed)
-    run = _Run(recipe, pool, out, metadata)
-    try:
-        with (out / "metrics.jsonl").open("w", encoding="utf-8") as metrics:
-            for _ in range(recipe.steps):
-                log = run.advance()
-                if log is not None:
-                    metrics.write(json.dumps(_saelens_metrics(log)) + "\n")
-                    metrics.flush()
+    place = find_checkpoint(out)
+    if place is not None and not resume:
+        raise UserError(f"{out} holds a run that was stopped: {place.name}.", do="Give --resume, or remove it.")
+    metadata = metadata or SaeMetadata()
+    identity = {
+        "source": dict(source or {}),
+        "recipes": {name: dataclasses.asdict(recipe) for name, recipe in recipes.items()},
+    }
+    with _explained(out), _stop_signal() as stopped:
+        if place is None:
+            size = first.batch * min(first.pool_batches, first.steps)
+            pool = Pool(rows, size=size, batch=first.batch, seed=first.seed)
+            trainees = [Trainee.new(name, recipe, pool.rows) for name, recipe in recipes.items()]
+        else:
+            device = next(rows(0)).device
+            pool, trainees = read_checkpoint(place, recipes, rows, identity, device)
+        begun = [_MetricsFile(out / trainee.name, trainee) for trainee in trainees]
+
+        def save() -> None:
+            write_checkpoint(out, trainees, pool, identity, metadata)
+
+        while trainees[0].done < first.steps:
+            logs = _one_batch(trainees, pool, begun)
+            try:
+                for log in logs:
                     on_log(log)
-    except KeyboardInterrupt:
-        run.checkpoint()
-        raise
-    return run.finish()
-
-
-class _Run:
-    """The state of one training run."""
-
-    def __init__(self, recipe: TrainingRecipe, pool: Pool, out: Path, metadata: SaeMetadata) -> None:
-        self.recipe, self.pool, self.out, self.metadata = recipe, pool, out, metadata
-        self.autoencoder = initial_autoencoder(recipe, pool.rows[:_MEDIAN_ROWS])
-        self.step = Step(self.autoencoder, recipe)
-        self.done = 0
-        self.last_fired: Int64[Tensor, " unit"] = torch.zeros(recipe.d_sae, dtype=torch.int64, device=pool.rows.device)
-        self.rng = np.random.default_rng([recipe.seed, 1])
-        self.last_checkpoint: Path | None = None
-        self._resampled = -recipe.steps
-        self._logged = (0, time.monotonic())
-
-    @property
-    def tokens(self) -> int:
-        """Vectors trained on so far."""
-        return self.done * self.recipe.batch
-
-    def advance(self) -> TrainLog | None:
-        """One step, with what is due after it; the log line where one is due."""
-        recipe = self.recipe
-        scaled = self.pool.draw() * self.autoencoder.input_scale
-        l1 = recipe.l1 * ramp(self.done, recipe.steps, warmup=recipe.l1_warmup)
-        learning_rate = recipe.learning_rate * min(
-            ramp(self.done, recipe.steps, warmup=recipe.learning_rate_warmup, decay=recipe.learning_rate_decay),
-            ramp(self.done - self._resampled, recipe.steps, warmup=recipe.resample_warmup),
-        )
-        result = self.step(scaled, l1=l1, learning_rate=learning_rate)
-        if not math.isfinite(result.loss):
-            kept = f"The last good checkpoint is {self.last_checkpoint}." if self.last_checkpoint else ""
-            raise UserError(
-                f"The loss is {result.loss} at step {self.done}, after {self.tokens} tokens.",
-                kept or "There is no checkpoint yet.",
-                "Lower the learning rate, or check the activations.",
-            )
-        self.done += 1
-        self.last_fired[result.fired] = self.done
-        log = self._log(scaled, result, learning_rate) if self._due(recipe.log_every) else None
-        if self.done in recipe.resample_steps:
-            self._resample(l1)
-        if self._due(recipe.checkpoint_every):
-            self.checkpoint()
-        return log
-
-    def checkpoint(self) -> None:
-        """Save the autoencoder as it is now, then remove the checkpoint before it."""
-        place = self.out / f"checkpoint-{self.tokens}"
-        if self.last_checkpoint == place:
-            return
-        partial = self.out / f"{place.name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(place, ignore_errors=True)
-        save_saelens(partial, self._finished(), self.metadata)
-        partial.replace(place)
-        if self.last_checkpoint is not None:
-            shutil.rmtree(self.last_checkpoint, ignore_errors=True)
-        self.last_checkpoint = place
-
-    def finish(self) -> ReluAutoencoder:
-        """Save the autoencoder with its firing rates on the vectors left in the pool, and return it."""
-        finished = self._finished()
-        with matmul_precision(self.recipe.matmul_precision):
-            rate = firing_rate(finished, self.pool.rows)
-        metadata = dataclasses.replace(self.metadata, l0=rate.sum().item(), dead=len(self._dead()))
-        save_saelens(self.out, finished, metadata, firing_rate=rate)
+            except KeyboardInterrupt:
+                stopped.set()
+            if stopped.is_set():
+                save()
+                raise KeyboardInterrupt
+            if trainees[0].due(first.checkpoint_every) and trainees[0].done < first.steps:
+                save()
+        finished = {each.name: each.save(out / each.name, metadata, pool.rows) for each in trainees}
+        remove_checkpoints(out)
         return finished
 
-    def _finished(self) -> ReluAutoencoder:
-        return self.autoencoder.folded().with_unit_directions()
 
-    def _dead(self) -> Tensor:
-        return dead_units(self.last_fired, self.done, self.recipe.dead_steps)
-
-    def _resample(self, l1: float) -> None:
-        units = self._dead()
-        sample = self.rng.permutation(len(self.pool.rows))[: self.recipe.resample_inputs]
-        inputs = self.pool.rows[torch.from_numpy(sample).to(units.device)] * self.autoencoder.input_scale
-        with matmul_precision(self.recipe.matmul_precision):
-            losses = sample_losses(self.autoencoder, inputs, self.step.objective, l1)
-        losses[(inputs == 0).all(1).cpu().numpy()] = 0
-        chosen = torch.from_numpy(choose_inputs(losses, len(units), self.rng)).to(units.device)
-        units = units[: len(chosen)]
-        revive(self.autoencoder, units, inputs[chosen])
-        reset_moments(self.step.optimizer, self.autoencoder, units)
-        self.last_fired[units] = self.done
-        if len(units):
-            self._resampled = self.done
-
-    def _due(self, every: int) -> bool:
-        return self.tokens // every > (self.tokens - self.recipe.batch) // every or self.done == self.recipe.steps
-
-    def _log(self, scaled: Tensor, result: StepResult, learning_rate: float) -> TrainLog:
-        elements = self.step.objective.elements(self.autoencoder.d_in)
-        variance = (scaled - scaled.mean(0)).square().sum(1).mean().item() / elements
-        tokens, then = self._logged
-        now = time.monotonic()
-        self._logged = (self.tokens, now)
-        return TrainLog(
-            tokens=self.tokens,
-            loss=result.loss,
-            mse=result.mse,
-            l1=result.l1,
-            l0=(self.step.activations > 0).sum().item() / len(scaled),
-            fvu=result.mse / variance if variance else math.nan,
-            dead=len(self._dead()),
-            learning_rate=learning_rate,
-            tokens_per_second=(self.tokens - tokens) / max(now - then, 1e-9),
-        )
+def _one_batch(trainees: Sequence[Trainee], pool: Pool, files: Sequence["_MetricsFile"]) -> list[TrainLog]:
+    batch, logs = pool.draw(), list[TrainLog]()
+    for trainee, file in zip(trainees, files, strict=True):
+        log = trainee.advance(batch, pool.rows)
+        if log is not None:
+            file.write(log)
+            logs.append(log)
+    return logs
 
 
-@torch.no_grad()
-def firing_rate(autoencoder: ReluAutoencoder, rows: Float[Tensor, "token d_in"]) -> Float[Tensor, " unit"]:
-    """Share of `rows` on which each unit fires."""
-    counts = torch.zeros(autoencoder.n_units, device=rows.device)
-    for part in rows.split(_ROWS_AT_ONCE):
-        counts += (autoencoder.encode(part) > 0).sum(0)
-    return counts / len(rows)
+def _agreed(recipes: Mapping[str, TrainingRecipe]) -> TrainingRecipe:
+    first = next(iter(recipes.values()))
+    for field in ("tokens", "batch", "pool_batches"):
+        if len({getattr(recipe, field) for recipe in recipes.values()}) > 1:
+            raise UserError(f"The dictionaries of a sweep differ in {field}.", do="Train them one after the other.")
+    return first
+
+
+class _MetricsFile:
+    """``metrics.jsonl`` of one dictionary, without the lines that a stopped run wrote after its checkpoint."""
+
+    def __init__(self, directory: Path, trainee: Trainee) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._file = directory / _METRICS
+        lines = self._file.read_text("utf-8").splitlines(keepends=True) if self._file.exists() else []
+        kept = [line for line in lines if line.endswith("\n")] if trainee.done else []
+        kept = [line for line in kept if json.loads(line)["details/n_training_samples"] <= trainee.tokens]
+        self._file.write_text("".join(kept), encoding="utf-8")
+
+    def write(self, log: TrainLog) -> None:
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(_saelens_metrics(log)) + "\n")
+
+
+@contextmanager
+def _stop_signal() -> Generator[threading.Event]:
+    """Set by the first SIGINT or SIGTERM, so that a step is never cut in two; the second one interrupts at once."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+
+    former = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _explained(out: Path) -> Generator[None]:
+    """What went wrong in the user's words, and the last good checkpoint."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error), _kept(out)) from error
+    except (MemoryError, torch.OutOfMemoryError, RuntimeError, OSError) as error:
+        if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or _NO_SPACE in str(error):
+            raise UserError(f"The disk is full: {error}.", _kept(out), "Make room and repeat with --resume.") from error
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not _says(error, _NO_MEMORY):
+            raise
+        what = f"There is not enough memory: {str(error).splitlines()[0] if str(error) else 'allocation failed'}"
+        raise UserError(what, _kept(out), "Take a smaller batch, pool or d_sae, or fewer at once.") from error
+
+
+def _says(error: Exception, words: Sequence[str]) -> bool:
+    return any(each in str(error).lower() for each in words)
+
+
+def _kept(out: Path) -> str:
+    place = find_checkpoint(out)
+    return f"The last good checkpoint is {place}." if place else "There is no checkpoint yet."
 
 
 def _saelens_metrics(log: TrainLog) -> dict[str, Any]:
@@ -255,10 +199,11 @@ def _saelens_metrics(log: TrainLog) -> dict[str, Any]:
         "details/n_training_samples": log.tokens,
         "losses/overall_loss": log.loss,
         "losses/mse_loss": log.mse,
-        "losses/l1_loss": log.l1,
+        f"losses/{_PENALTIES[log.architecture]}": log.penalty,
         "metrics/l0": log.l0,
         "metrics/explained_variance": 1 - log.fvu,
         "sparsity/dead_features": log.dead,
+        "sparsity/below_1e-6": log.ultra_low,
         "details/current_learning_rate": log.learning_rate,
         "details/tokens_per_second": log.tokens_per_second,
     }

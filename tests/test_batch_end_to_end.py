@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from autointerp import stages
 from autointerp.llm import batches, courier
 from tests.runs import MODELS, addresses, arguments, command, values
 from tests.servers.loopback import Server, serve
@@ -45,6 +46,24 @@ def test_a_run_in_batches_gives_the_scores_of_a_synchronous_run(server: Server, 
     assert sum(row["cost"] for row in manifest["calls"]) == sum(line["nano"] for line in bill)
     assert command("run", *arguments(place, tmp_path / "run", *flags)) == 0
     assert values(tmp_path / "batched" / "run") == values(tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_run_above_its_estimate_stops_before_the_rest_is_sent(
+    server: Server, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first units go in batches of their own; what they cost decides, and a limit lets the run finish."""
+    monkeypatch.setattr(stages, "PILOT", 3)
+    monkeypatch.setattr("autointerp.llm.prices.WRITTEN_SHARE", 0.0)
+    monkeypatch.setattr("autointerp.llm.prices.BYTES_PER_TOKEN", 40)
+    flags = arguments(place, tmp_path / "run", "--features", "0:6", *MODELS, "--batch")
+    assert command("run", *flags) == 4
+    assert "is heading for" in capsys.readouterr().err
+    piloted = len(server.billed())
+    assert 0 < piloted <= 3 * 4
+    assert command("resume", tmp_path / "run", "--max-cost", "5") == 0
+    requests = [line["request"] for line in server.billed()]
+    assert len(requests) == len(set(requests)) > piloted
 
 
 def test_ctrl_c_leaves_the_batch_to_the_provider_and_resume_fetches_it(

@@ -103,7 +103,7 @@ def test_the_budget_holds_and_more_money_goes_on(place: Path, tmp_path: Path) ->
         (("--corpus", "nowhere.txt"), 1, "nowhere.txt"),
         (("--features", "0:9999"), 2, "48 features"),
         (("--baseline", "neuron"), 2, "Did you mean neurons?"),
-        (("--site", "blocks.0.hook_resid_post"), 1, "expects"),
+        (("--site", "blocks.0.hook_resid_post"), 1, "Use --site blocks.0.mlp.hook_post"),
         (("--explainer", "antropic/x", "--simulator", "openai/x"), 2, "anthropic"),
         (("--explainer", "openai/x"), 2, "--simulator"),
         (("--explainer", "openai/gpt-6-luna", "--simulator", "openai/gpt-6-luna"), 1, "OPENAI_API_KEY"),

@@ -6,8 +6,8 @@ proofs lie beside the code. Not guarded here, and why:
 - P2, P3: a raw sample hides over-broad explanations; importance weights collapse. Guarded by the population estimate,
   whose tests are its own (`test_population*`, the validity benchmark); of P2 the part that is ours is below.
 - P14: there is no choice of the best of several explanations yet; its split is kept apart (see P7's test).
-- P15, P16: how autoencoders are trained and their loss is measured is tested in `tests/sae` (`test_step`, `test_resample`,
-  `test_metrics`).
+- P15, P16: how autoencoders are trained and how their loss is measured is tested in `tests/sae` (`test_step`,
+  `test_resample`, `test_metrics`).
 - P18: explainer and simulator are configured apart; nothing here can tell that two models share their errors.
 - P19: no discrimination task among neighbouring features exists yet.
 - P22: a second corpus is a second run (`--corpus`).

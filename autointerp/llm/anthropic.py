@@ -1,6 +1,7 @@
 """Claude models, by the Messages API."""
 
 import json
+import ssl
 from typing import TYPE_CHECKING
 
 from autointerp.llm.faults import malformed
@@ -12,9 +13,9 @@ from autointerp.llm.provider import (
     Status,
     error_inside,
     model_name,
-    reported_usage,
 )
 from autointerp.llm.sdk import SdkProvider
+from autointerp.llm.usage import reported_usage
 from autointerp.records.call import Request
 
 if TYPE_CHECKING:
@@ -26,11 +27,14 @@ DEFAULT_URL = "https://api.anthropic.com"
 _CUT_OFF = ("max_tokens", "model_context_window_exceeded")
 
 
-def connect(key: str | None, base_url: str, timeout: float) -> "anthropic.AsyncAnthropic":
+def connect(
+    key: str | None, base_url: str, timeout: float, tls: "ssl.SSLContext | None" = None
+) -> "anthropic.AsyncAnthropic":
     """A client of the SDK, its own retries off."""
-    from anthropic import AsyncAnthropic
+    from anthropic import AsyncAnthropic, DefaultAsyncHttpxClient
 
-    return AsyncAnthropic(api_key=key, base_url=base_url, max_retries=0, timeout=timeout)
+    http = DefaultAsyncHttpxClient(verify=tls) if tls else None
+    return AsyncAnthropic(api_key=key, base_url=base_url, max_retries=0, timeout=timeout, http_client=http)
 
 
 def marked(body: Body) -> Body:
@@ -48,8 +52,8 @@ class AnthropicProvider(SdkProvider):
     def __init__(self, key: str | None, base_url: str = DEFAULT_URL, timeout: float = TIMEOUT) -> None:
         super().__init__(key, base_url, timeout)
 
-    def _connect(self) -> "anthropic.AsyncAnthropic":
-        return connect(self._key, self._base_url, self._timeout)
+    def _connect(self, tls: ssl.SSLContext) -> "anthropic.AsyncAnthropic":
+        return connect(self._key, self._base_url, self._timeout, tls)
 
     def render(self, request: Request) -> Body:
         """Everything that is sent and can change the answer."""

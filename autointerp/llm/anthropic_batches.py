@@ -87,10 +87,11 @@ class AnthropicBatches:
 
 def _standing(batch: "MessageBatch") -> RemoteBatch:
     counts = batch.request_counts
-    requests = counts.processing + counts.succeeded + counts.errored + counts.canceled + counts.expired
+    done = counts.succeeded + counts.errored + counts.canceled + counts.expired
+    requests = counts.processing + done
     if batch.processing_status != "ended":
-        return RemoteBatch(batch.id, "running", requests)
-    return RemoteBatch(batch.id, "ended" if batch.results_url else "gone", requests)
+        return RemoteBatch(batch.id, "running", requests, done)
+    return RemoteBatch(batch.id, "ended" if batch.results_url else "gone", requests, done)
 
 
 def _result(line: dict[str, Any]) -> tuple[str, Sent | Fault]:

@@ -23,6 +23,8 @@ class RemoteBatch:
     """Whether its results can be fetched."""
     requests: int = 0
     """How many it has; 0 where the provider does not say."""
+    done: int = 0
+    """How many of them it has dealt with."""
     submission: str = ""
     """The name that we gave it; empty where the provider keeps none."""
     fault: Fault | None = None

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from autointerp.llm.courier import LONGEST_POLL, Courier, Paid
 from autointerp.llm.faults import Fault, Sleep
 from autointerp.llm.journal import Ask, Batch
 from autointerp.llm.prices import Prices
+from autointerp.llm.progress import AtProvider
 from autointerp.llm.provider import Body, Provider
 from autointerp.llm.store import Store
 from autointerp.llm.tables import Account
@@ -107,6 +109,14 @@ class Batches:
                 self._retries[fault.kind] += 1
             else:
                 return outcome(request, answer, cost)
+
+    def at_provider(self) -> AtProvider | None:
+        """What is under way there; None where nothing is."""
+        sent = [batch for batch in self._live.values() if batch.state in ("submitting", "submitted")]
+        if not sent:
+            return None
+        age = time.time() - min(batch.began for batch in sent)
+        return AtProvider(len(sent), age, sum(each.done for each in sent), sum(len(each.held) for each in sent))
 
     def stop(self, stop: Exception) -> None:
         """Send nothing more and let everybody go, except who waits for a submission that is on the wire."""
@@ -212,7 +222,7 @@ class Batches:
         if batch is None:
             return part
         admitted = len(batch.held)
-        self._carry(batch, {asked.ask.key.hex(): asked.body for asked in part[:admitted]})
+        self._carry(batch, {batch.name(asked.ask.key): asked.body for asked in part[:admitted]})
         return part[admitted:]
 
     def _carry(self, batch: Batch, bodies: Mapping[str, Body]) -> None:

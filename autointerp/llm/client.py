@@ -172,6 +172,7 @@ class Client:
             spent=committed - reserved,
             reserved=reserved,
             cap=cap,
+            at_provider=self._batches.at_provider() if self._batches else None,
             warnings=(*self._prefixes.warnings, *self._thinkers.warnings),
         )
 
@@ -210,7 +211,7 @@ class Client:
         if provider is None:
             raise UserError(f"{request.model} was not opened.", do=nearest(request.model, self._providers))
         item = answer_key(provider, request)
-        call = _Call(request, provider, answer_key(provider, request, draw=draw), item)
+        call = _Call(request, provider, answer_key(provider, request, draw=draw) if draw else item, item)
         if stored := self._store.answer(call.key):
             return recall(provider, request, stored), True
         if call.key in self._flights:

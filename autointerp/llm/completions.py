@@ -4,8 +4,9 @@ from typing import Any
 
 from autointerp.llm.faults import malformed
 from autointerp.llm.openai import OpenAISdk
-from autointerp.llm.provider import Answer, Body, Sent, error_inside, model_name, reported_usage
+from autointerp.llm.provider import Answer, Body, Sent, error_inside, model_name
 from autointerp.llm.slots import Slot, keep_digits, read_reduced, reduced, slot_text, slot_tokens
+from autointerp.llm.usage import reported_usage
 from autointerp.records.call import Request
 
 TOP = 20

@@ -103,7 +103,7 @@ class Courier:
 
         The latter are seen only in results, so batches of the same size that still run are waited for.
         """
-        provider, ours = self._batch_providers[batch.model], {key.hex() for key in batch.held}
+        provider, ours = self._batch_providers[batch.model], set(map(batch.name, batch.held))
         others = await self._store.write(journal.known)
         while True:
             perhaps = False
@@ -130,6 +130,7 @@ class Courier:
         """Wait until it has ended, however long that takes."""
         provider, wait = self._batch_providers[batch.model], FIRST_POLL
         while (now := await self._reach(batch, lambda: provider.status(batch.remote))).standing == "running":
+            batch.done = now.done
             await self._sleep(wait)
             wait = min(wait * 1.5, LONGEST_POLL)
         gone = Fault("server_error", f"The provider no longer has batch {batch.remote}.", again=True)
@@ -141,7 +142,7 @@ class Courier:
 
     async def _ingest(self, batch: Batch) -> None:
         """Settle every result; requests without one may have been billed. Raises `Stop` after all are settled."""
-        provider, names = self._batch_providers[batch.model], {key.hex(): key for key in batch.held}
+        provider, names = self._batch_providers[batch.model], {batch.name(key): key for key in batch.held}
         results = iter(await self._reach(batch, lambda: provider.results(batch.remote)))
         stops: list[Stop] = []
         while some := list(itertools.islice(results, _AT_ONCE)):

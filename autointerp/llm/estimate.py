@@ -10,6 +10,9 @@ from autointerp.llm.provider import Provider, answer_key
 from autointerp.llm.store import StoreReader
 from autointerp.records.call import Request
 
+_SUMS = 9
+"""Numbers of an `Estimate`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -67,17 +70,16 @@ def _estimate(
     is_stored: Callable[[bytes], bool],
     batch: bool,
 ) -> list[Estimate]:
-    paid: defaultdict[tuple[str, str], dict[bytes, Request]] = defaultdict(dict)
-    asked: defaultdict[tuple[str, str], int] = defaultdict(int)
+    sums: defaultdict[tuple[str, str], tuple[int, ...]] = defaultdict(lambda: (0,) * _SUMS)
     seen: set[bytes] = set()
     for request in requests:
-        group = request.stage, request.model
-        asked[group] += 1
         key = answer_key(providers[request.model], request)
-        if key not in seen and not is_stored(key):
-            paid[group][key] = request
+        free = key in seen or is_stored(key)
         seen.add(key)
-    return [_row(*group, list(paid[group].values()), asked[group], prices, batch) for group in sorted(asked)]
+        each = (0, 1, *(0,) * (_SUMS - 2)) if free else (1, 0, *_expected(request, prices, batch))
+        group = request.stage, request.model
+        sums[group] = tuple(map(sum, zip(sums[group], each, strict=True)))
+    return [Estimate(*group, *sums[group]) for group in sorted(sums)]
 
 
 def minutes(rows: Iterable[Estimate], requests_per_minute: int | None, tokens_per_minute: int | None) -> float | None:
@@ -92,17 +94,14 @@ def minutes(rows: Iterable[Estimate], requests_per_minute: int | None, tokens_pe
     return max(spent.values(), default=0.0)
 
 
-def _row(stage: str, model: str, paid: list[Request], asked: int, prices: Prices, batch: bool) -> Estimate:
-    return Estimate(
-        stage=stage,
-        model=model,
-        calls=len(paid),
-        cached=asked - len(paid),
-        input_expected=sum(map(expected_input, paid)),
-        input_upper=sum(request_bytes(request) + OVERHEAD for request in paid),
-        output_expected=sum(map(expected_output, paid)),
-        output_upper=sum(request.max_tokens for request in paid),
-        low=sum(prices.expected(request, prefix_cached=True, batch=batch) for request in paid),
-        expected=sum(prices.expected(request, batch=batch) for request in paid),
-        upper=sum(prices.bound(request, batch=batch) for request in paid),
+def _expected(request: Request, prices: Prices, batch: bool) -> tuple[int, ...]:
+    """What a request adds to the last numbers of an `Estimate`, from `input_expected` on."""
+    return (
+        expected_input(request),
+        request_bytes(request) + OVERHEAD,
+        expected_output(request),
+        request.max_tokens,
+        prices.expected(request, prefix_cached=True, batch=batch),
+        prices.expected(request, batch=batch),
+        prices.bound(request, batch=batch),
     )

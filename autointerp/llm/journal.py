@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from autointerp.llm import tables
-from autointerp.llm.tables import Account
+from autointerp.llm.tables import Account, Ending, Reservation
 
 State: TypeAlias = Literal["planned", "submitting", "submitted", "ended", "ingested"]
 
@@ -25,7 +25,7 @@ class Ask:
     item: bytes
     """Of what is asked, as `tables.reserve` takes it."""
     key: bytes
-    """Of the answer: in hex, the request's name within the batch."""
+    """Of the answer."""
     bound: int
     """Nano-dollars at batch price."""
 
@@ -51,7 +51,7 @@ class Batch:
     address: str
     """Of the provider that has it."""
     submission: str
-    """Our name for it, told to providers that keep one."""
+    """Our name for it, unlike that of any other batch; told to providers that keep one."""
     state: State
     """How far it is."""
     remote: str = ""
@@ -60,13 +60,22 @@ class Batch:
     """Unix time, seconds, at which its submission began."""
     held: dict[bytes, Held] = field(default_factory=dict[bytes, Held])
     """Attempts that have not ended, by key of the answer."""
+    done: int = 0
+    """Requests that the provider has dealt with, as it last said; not journalled."""
+
+    def name(self, key: bytes) -> str:
+        """The name of the request for `key` within the batch: at most 64 letters, digits and hyphens.
+
+        It begins with `submission`, so that another store's batch of the same requests is never taken for this one.
+        """
+        return f"{self.submission[:16]}-{key.hex()[:47]}"
 
 
 def plan(db: sqlite3.Connection, model: str, address: str, submission: str, asks: Sequence[Ask]) -> Batch | None:
     """Reserve for the first of `asks`, as many as the budget allows, and journal them; None where it allows none."""
     held: dict[bytes, Held] = {}
     for ask in asks:
-        attempt = tables.reserve(db, ask.account, ask.item, ask.bound)
+        [attempt] = tables.reserve(db, [Reservation(ask.account, ask.item, ask.bound)])
         if attempt is None:
             break
         held[ask.key] = Held(attempt, ask.bound)
@@ -92,9 +101,8 @@ def advance(db: sqlite3.Connection, batch: Batch, state: State) -> None:
 
 def close(db: sqlite3.Connection, batch: Batch, kind: str, *, billed: bool) -> None:
     """End a batch and every attempt of it that is still open: charged at its bound where `billed`, else released."""
-    end = tables.mark_unknown if billed else tables.release
-    for each in batch.held.values():
-        end(db, each.attempt, kind)
+    ended = Ending.unknown if billed else Ending.released
+    tables.end(db, [ended(each.attempt, kind) for each in batch.held.values()])
     advance(db, batch, "ingested")
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import ssl
 from typing import TYPE_CHECKING, Any
 
 from autointerp.llm.faults import malformed
@@ -15,9 +16,9 @@ from autointerp.llm.provider import (
     address_of,
     error_inside,
     model_name,
-    reported_usage,
 )
 from autointerp.llm.sdk import SdkProvider
+from autointerp.llm.usage import reported_usage
 from autointerp.records.call import Request
 
 if TYPE_CHECKING:
@@ -32,11 +33,14 @@ _CAN_REST = re.compile(r"gpt-(5\.[1-9]|[6-9])(?!.*-(chat|codex|pro)\b)")
 """OpenAI's models that think, and can be told not to."""
 
 
-def connect(key: str | None, base_url: str, timeout: float) -> "openai.AsyncOpenAI":
+def connect(
+    key: str | None, base_url: str, timeout: float, tls: "ssl.SSLContext | None" = None
+) -> "openai.AsyncOpenAI":
     """A client of the SDK, its own retries off."""
-    from openai import AsyncOpenAI
+    from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-    return AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0, timeout=timeout)
+    http = DefaultAsyncHttpxClient(verify=tls) if tls else None
+    return AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0, timeout=timeout, http_client=http)
 
 
 class OpenAISdk(SdkProvider):
@@ -44,8 +48,8 @@ class OpenAISdk(SdkProvider):
 
     REQUEST_ID = "x-request-id"
 
-    def _connect(self) -> "openai.AsyncOpenAI":
-        return connect(self._key, self._base_url, self._timeout)
+    def _connect(self, tls: ssl.SSLContext) -> "openai.AsyncOpenAI":
+        return connect(self._key, self._base_url, self._timeout, tls)
 
     def _api_error(self) -> type[Exception]:
         from openai import APIError

@@ -95,7 +95,8 @@ class OpenAIBatches:
 
 
 def _standing(batch: "Batch") -> RemoteBatch:
-    requests = batch.request_counts.total if batch.request_counts else 0
+    counts = batch.request_counts
+    requests, done = (counts.total, counts.completed + counts.failed) if counts else (0, 0)
     name = (batch.metadata or {}).get(_NAME, "another")
     if batch.status == "failed":
         first = (batch.errors.data or [None])[0] if batch.errors else None
@@ -103,8 +104,8 @@ def _standing(batch: "Batch") -> RemoteBatch:
         words = json.dumps({"code": code, "message": message})
         quota = code in ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
         fault = replace(status_fault(429 if quota else _STATUS.get(code, 400), {}, words), billed=False)
-        return RemoteBatch(batch.id, "ended", requests, name, fault)
-    return RemoteBatch(batch.id, "ended" if batch.status in _ENDED else "running", requests, name)
+        return RemoteBatch(batch.id, "ended", requests, done, name, fault)
+    return RemoteBatch(batch.id, "ended" if batch.status in _ENDED else "running", requests, done, name)
 
 
 def _result(line: dict[str, Any]) -> tuple[str, Sent | Fault]:

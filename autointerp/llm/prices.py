@@ -113,7 +113,8 @@ class Prices:
 
 def request_bytes(request: Request) -> int:
     """UTF-8 bytes of all text and schema: no byte-level tokenizer makes more tokens of them."""
-    return sum(len(text.encode()) for text in (request.system, request.user, request.schema or ""))
+    texts = request.system, request.user, request.schema or ""
+    return sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
 
 
 def expected_input(request: Request) -> int:

@@ -11,6 +11,20 @@ _MINUTE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
+class AtProvider:
+    """Batches that a provider has."""
+
+    batches: int
+    """How many."""
+    age: float
+    """Seconds since the oldest was sent."""
+    done: int
+    """Their requests that the provider says it has dealt with."""
+    total: int
+    """Their requests."""
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """Counts of this session, money of all sessions."""
 
@@ -42,6 +56,8 @@ class Progress:
     """Input tokens of this session that were read from the provider's prompt cache."""
     served: Mapping[str, Mapping[str, int]] = field(default_factory=dict[str, Mapping[str, int]])
     """Answers paid for by this session, by the model asked and the model that the provider says answered."""
+    at_provider: AtProvider | None = None
+    """Batches under way; None where there is none."""
     warnings: tuple[str, ...] = ()
     """What the user should know, a sentence each, in the order in which it was noticed."""
 
@@ -73,7 +89,15 @@ class Tally:
         self._recent.append((self.clock(), 0, usage.input_tokens, usage.output_tokens))
 
     def progress(
-        self, *, in_flight: int, limit: int, spent: int, reserved: int, cap: int | None, warnings: tuple[str, ...]
+        self,
+        *,
+        in_flight: int,
+        limit: int,
+        spent: int,
+        reserved: int,
+        cap: int | None,
+        at_provider: AtProvider | None,
+        warnings: tuple[str, ...],
     ) -> Progress:
         """These counts, with what others know."""
         self._forget()
@@ -92,6 +116,7 @@ class Tally:
             output_per_minute=sum(written for _, _, _, written in self._recent),
             cached_input=self.cached_input,
             served={asked: dict(counts) for asked, counts in self.served.items()},
+            at_provider=at_provider,
             warnings=warnings,
         )
 

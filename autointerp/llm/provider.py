@@ -117,20 +117,3 @@ def error_inside(body: Body) -> Fault | None:
     if not body.get("error"):
         return None
     return status_fault(500, {}, json.dumps(body["error"]))
-
-
-def reported_usage(body: Body, provider: str, flavor: str) -> Usage | None:
-    """Tokens as `body` reports them, or None; `provider` and `flavor` as genai-prices names them."""
-    from genai_prices import extract_usage
-
-    reported: Mapping[str, Any] = {"usage": body.get("usage")}
-    try:
-        usage = extract_usage(reported, provider_id=provider, api_flavor=flavor).usage
-    except (ValueError, LookupError):
-        return None
-    return Usage(
-        input_tokens=int(usage.input_tokens or 0),
-        cache_read_tokens=int(usage.cache_read_tokens or 0),
-        cache_write_tokens=int(usage.cache_write_tokens or 0),
-        output_tokens=int(usage.output_tokens or 0),
-    )

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from autointerp.llm import journal, tables
 from autointerp.llm.ledger import LedgerRow, read_ledger
-from autointerp.llm.tables import Account, Budget, Stored
+from autointerp.llm.tables import Account, Budget, Ending, Reservation, Stored
 from autointerp.llm.writer import Writer
 from autointerp.records.call import Thinking, Usage
 from sae.errors import UserError
@@ -102,19 +102,19 @@ class Store(StoreReader):
 
     def reserve(self, account: Account, key: bytes, bound: int) -> "asyncio.Future[int | None]":
         """Hold `bound` for one attempt before it is sent: its id, or None where the cap does not allow it."""
-        return self._writer.submit(lambda db: tables.reserve(db, account, key, bound))
+        return self._writer.join(tables.reserve, Reservation(account, key, bound))
 
     def settle(self, attempt: int, key: bytes, answer: Stored, usage: Usage) -> "asyncio.Future[None]":
         """Store the answer, end the attempt and correct the budget, in one transaction."""
-        return self._writer.submit(lambda db: tables.settle(db, attempt, key, answer, usage))
+        return self._writer.join(tables.end, Ending.settled(attempt, key, answer, usage))
 
     def release(self, attempt: int, kind: str) -> "asyncio.Future[None]":
         """End an attempt that was certainly not billed."""
-        return self._writer.submit(lambda db: tables.release(db, attempt, kind))
+        return self._writer.join(tables.end, Ending.released(attempt, kind))
 
     def mark_unknown(self, attempt: int, kind: str) -> "asyncio.Future[None]":
         """End an attempt that may have been billed: it stays charged at its bound."""
-        return self._writer.submit(lambda db: tables.mark_unknown(db, attempt, kind))
+        return self._writer.join(tables.end, Ending.unknown(attempt, kind))
 
     def reject(self, run: str, key: bytes) -> "asyncio.Future[None]":
         """Name an answer that the run paid for `invalid`; it stays charged and stored."""

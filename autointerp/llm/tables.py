@@ -6,8 +6,10 @@ coalesce(actual, reserved) over a run's attempts.
 
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from autointerp.records.call import Thinking, Usage
 
@@ -40,6 +42,10 @@ CREATE INDEX IF NOT EXISTS batch_attempts ON batch_attempt(batch_id);
 PRAGMA user_version = {VERSION};
 COMMIT;
 """
+_END = (
+    "UPDATE attempt SET state = ?, kind = ?, actual = coalesce(?, reserved), input_tokens = ?, cache_read_tokens = ?,"
+    " cache_write_tokens = ?, output_tokens = ? WHERE id = ? AND state = 'reserved' RETURNING run, actual - reserved"
+)
 _BATCHED = "SELECT attempt_id FROM batch_attempt JOIN batch ON batch.id = batch_id WHERE batch.state"
 
 
@@ -76,6 +82,51 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
+class Reservation:
+    """Money that is asked for, for one attempt."""
+
+    account: Account
+    """Who pays."""
+    key: bytes
+    """Of what is asked."""
+    bound: int
+    """The most that the attempt can cost, in nano-dollars."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an attempt ended."""
+
+    attempt: int
+    """Its id."""
+    state: Literal["settled", "released", "unknown"]
+    """Answered; certainly not billed; perhaps billed."""
+    kind: str
+    """Status of the answer, or kind of the fault."""
+    cost: int | None
+    """Nano-dollars; None where the attempt stays charged at its bound."""
+    usage: Usage = Usage(0, 0, 0, 0)  # noqa: RUF009 - frozen
+    """Tokens as reported."""
+    answer: tuple[bytes, Stored] | None = None
+    """What was paid for, with its key."""
+
+    @classmethod
+    def settled(cls, attempt: int, key: bytes, answer: Stored, usage: Usage) -> "Ending":
+        """Answered, and charged at what it cost."""
+        return cls(attempt, "settled", answer.status, answer.cost, usage, (key, answer))
+
+    @classmethod
+    def released(cls, attempt: int, kind: str) -> "Ending":
+        """The provider certainly did not bill: the money comes back."""
+        return cls(attempt, "released", kind, 0)
+
+    @classmethod
+    def unknown(cls, attempt: int, kind: str) -> "Ending":
+        """The provider may have billed: the attempt stays charged at its bound."""
+        return cls(attempt, "unknown", kind, None)
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
     """A run's money, in nano-dollars."""
 
@@ -101,7 +152,7 @@ def recover(db: sqlite3.Connection) -> int:
     Those of a batch that was never sent are released; those of one that may be at the provider stay reserved.
     """
     for (attempt,) in db.execute(f"{_BATCHED} = 'planned'").fetchall():
-        release(db, attempt, "interrupted")
+        end(db, [Ending.released(attempt, "interrupted")])
     db.execute("UPDATE batch SET state = 'ingested' WHERE state = 'planned'")
     changed = db.execute(
         "UPDATE attempt SET state = 'unknown', kind = 'interrupted', actual = reserved"
@@ -110,52 +161,72 @@ def recover(db: sqlite3.Connection) -> int:
     return changed.rowcount
 
 
-def reserve(db: sqlite3.Connection, account: Account, key: bytes, bound: int) -> int | None:
-    """Hold `bound` for one attempt: its id, or None where the cap does not allow it."""
-    admitted = db.execute(
-        "UPDATE budget SET committed = committed + :bound"
-        " WHERE run = :run AND (cap IS NULL OR committed + :bound <= cap)",
-        {"bound": bound, "run": account.run},
+def reserve(db: sqlite3.Connection, asked: Sequence[Reservation]) -> list[int | None]:
+    """Hold money for attempts, first come, first served: their ids, None where the cap does not allow one."""
+    (last,) = db.execute("SELECT coalesce(max(id), 0) FROM attempt").fetchone()
+    budgets = {run: _open_budget(db, run) for run in {each.account.run for each in asked}}
+    ids: list[int | None] = []
+    held: list[tuple[object, ...]] = []
+    now = time.time()
+    for each in asked:
+        account = each.account
+        budget = budgets[account.run]
+        if budget is None or not budget.take(each.bound):
+            ids.append(None)
+            continue
+        ids.append(attempt := last + len(held) + 1)
+        held.append((attempt, account.run, each.key, account.stage, account.model, account.arm, each.bound, now))
+    db.executemany(
+        "INSERT INTO attempt(id, run, key, stage, model, arm, state, reserved, at)"
+        " VALUES(?, ?, ?, ?, ?, ?, 'reserved', ?, ?)",
+        held,
     )
-    if not admitted.rowcount:
-        return None
-    return db.execute(
-        "INSERT INTO attempt(run, key, stage, model, arm, state, reserved, at) VALUES(?, ?, ?, ?, ?, 'reserved', ?, ?)",
-        (account.run, key, account.stage, account.model, account.arm, bound, time.time()),
-    ).lastrowid
+    _correct(db, {run: budget.taken for run, budget in budgets.items() if budget})
+    return ids
 
 
-def settle(db: sqlite3.Connection, attempt: int, key: bytes, answer: Stored, usage: Usage) -> None:
-    """Store the answer and charge what it cost; harmless where the attempt has ended already."""
-    db.execute(
+def end(db: sqlite3.Connection, endings: Sequence[Ending]) -> list[None]:
+    """Store answers, end their attempts and correct the budgets; harmless where an attempt has ended already."""
+    now, corrections = time.time(), Counter[str]()
+    answers = [each.answer for each in endings if each.answer]
+    db.executemany(
         "INSERT OR IGNORE INTO answer VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            key,
-            answer.status,
-            answer.body,
-            answer.cost,
-            answer.served,
-            answer.request_id,
-            answer.prices,
-            time.time(),
-        ),
+        [(key, a.status, a.body, a.cost, a.served, a.request_id, a.prices, now) for key, a in answers],
     )
-    _end(db, attempt, "settled", answer.status, answer.cost)
-    db.execute(
-        "UPDATE attempt SET input_tokens = ?, cache_read_tokens = ?, cache_write_tokens = ?, output_tokens = ?"
-        " WHERE id = ?",
-        (usage.input_tokens, usage.cache_read_tokens, usage.cache_write_tokens, usage.output_tokens, attempt),
+    for each in endings:
+        used = each.usage
+        tokens = used.input_tokens, used.cache_read_tokens, used.cache_write_tokens, used.output_tokens
+        for run, change in db.execute(_END, (each.state, each.kind, each.cost, *tokens, each.attempt)).fetchall():
+            corrections[run] += change
+    _correct(db, corrections)
+    return [None] * len(endings)
+
+
+@dataclass(slots=True)
+class _OpenBudget:
+    """A budget while money is taken from it."""
+
+    left: int | None
+    taken: int = 0
+
+    def take(self, bound: int) -> bool:
+        """Whether there is as much, which then is taken."""
+        if self.left is not None and self.taken + bound > self.left:
+            return False
+        self.taken += bound
+        return True
+
+
+def _open_budget(db: sqlite3.Connection, run: str) -> _OpenBudget | None:
+    row = db.execute("SELECT cap - committed FROM budget WHERE run = ?", (run,)).fetchone()
+    return _OpenBudget(*row) if row else None
+
+
+def _correct(db: sqlite3.Connection, changes: Mapping[str, int]) -> None:
+    """Add what was taken or came back to what the runs have committed."""
+    db.executemany(
+        "UPDATE budget SET committed = committed + ? WHERE run = ?", [(by, run) for run, by in changes.items()]
     )
-
-
-def release(db: sqlite3.Connection, attempt: int, kind: str) -> None:
-    """The provider certainly did not bill: give the money back."""
-    _end(db, attempt, "released", kind, 0)
-
-
-def mark_unknown(db: sqlite3.Connection, attempt: int, kind: str) -> None:
-    """The provider may have billed: the attempt stays charged at its bound."""
-    _end(db, attempt, "unknown", kind, None)
 
 
 def reject(db: sqlite3.Connection, run: str, key: bytes) -> None:
@@ -164,17 +235,6 @@ def reject(db: sqlite3.Connection, run: str, key: bytes) -> None:
         "UPDATE attempt SET kind = 'invalid' WHERE run = ? AND key = ? AND state = 'settled' AND kind = 'answered'",
         (run, key),
     )
-
-
-def _end(db: sqlite3.Connection, attempt: int, state: str, kind: str, actual: int | None) -> None:
-    still_open = db.execute("SELECT run, reserved FROM attempt WHERE id = ? AND state = 'reserved'", (attempt,))
-    row = still_open.fetchone()
-    if row is None:
-        return
-    run, reserved = row
-    charged = reserved if actual is None else actual
-    db.execute("UPDATE attempt SET state = ?, kind = ?, actual = ? WHERE id = ?", (state, kind, charged, attempt))
-    db.execute("UPDATE budget SET committed = committed + ? WHERE run = ?", (charged - reserved, run))
 
 
 def add_hits(db: sqlite3.Connection, hits: Mapping[Account, int]) -> None:

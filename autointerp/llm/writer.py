@@ -4,21 +4,27 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from autointerp.seams import Stop
 
+A = TypeVar("A")
 T = TypeVar("T")
 _AT_ONCE = 256
 """Operations per commit, at most."""
 
 
+_Together: TypeAlias = Callable[[sqlite3.Connection, Sequence[Any]], Sequence[Any]]
+
+
 @dataclass(frozen=True, slots=True)
 class _Operation:
-    run: Callable[[sqlite3.Connection], Any]
+    together: _Together
+    item: Any
     done: "asyncio.Future[Any]"
 
 
@@ -43,7 +49,8 @@ class Writer:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._queue: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[_Operation] | None] = queue.SimpleQueue()
+        self._next: list[_Operation] = []
         self._thread = threading.Thread(target=self._work, name="store-writer", daemon=True)
         self._thread.start()
 
@@ -52,23 +59,42 @@ class Writer:
 
         The future raises what the operation raised, or `Stop` where the file cannot be written.
         """
-        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._queue.put(_Operation(operation, done))
+        return self.join(_each, operation)
+
+    def join(self, operation: Callable[[sqlite3.Connection, Sequence[A]], Sequence[T]], item: A) -> "asyncio.Future[T]":
+        """The same for `item`, together with the other items of the same `operation` that its commit has.
+
+        `operation` gives a result per item. Items of another operation may be written before earlier ones of this.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+        if not self._next:
+            loop.call_soon(self._hand_over)  # all that this turn of the loop queues: waking the thread is dear
+        self._next.append(_Operation(operation, item, done))
         return done
 
     def close(self) -> None:
         """Write what is queued, end the thread and close the connection."""
+        self._hand_over()
         self._queue.put(None)
         self._thread.join()
+
+    def _hand_over(self) -> None:
+        if self._next:
+            self._queue.put(self._next)
+            self._next = []
 
     def _work(self) -> None:
         closing = False
         while not closing:
-            batch = [self._queue.get()]
-            while len(batch) < _AT_ONCE and not self._queue.empty():
-                batch.append(self._queue.get())
-            closing = None in batch
-            self._commit([operation for operation in batch if operation is not None])
+            queued, batch = self._queue.get(), list[_Operation]()
+            while queued is not None:
+                batch += queued
+                if len(batch) >= _AT_ONCE or self._queue.empty():
+                    break
+                queued = self._queue.get()
+            closing = queued is None
+            self._commit(batch)
         self._connection.close()
 
     def _commit(self, batch: list[_Operation]) -> None:
@@ -76,7 +102,10 @@ class Writer:
             return
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            results = [self._attempt(operation) for operation in batch]
+            groups: defaultdict[_Together, list[_Operation]] = defaultdict(list)
+            for operation in batch:
+                groups[operation.together].append(operation)
+            results = [result for group in groups.values() for result in self._run(group)]
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             if self._connection.in_transaction:
@@ -86,19 +115,23 @@ class Writer:
         with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
             batch[0].done.get_loop().call_soon_threadsafe(_deliver, results)
 
-    def _attempt(self, operation: _Operation) -> _Result:
-        """Inside a savepoint, so that a failed operation leaves no half of itself."""
+    def _run(self, group: list[_Operation]) -> list[_Result]:
+        """Inside a savepoint, so that what fails leaves no half of itself; then each operation runs alone."""
         self._connection.execute("SAVEPOINT operation")
         try:
-            value = operation.run(self._connection)
+            values = group[0].together(self._connection, [operation.item for operation in group])
+            results = [_Result(operation.done, value) for operation, value in zip(group, values, strict=True)]
         except sqlite3.OperationalError:
             raise  # the file's fault, not the operation's
         except Exception as error:  # noqa: BLE001 - whatever it is belongs to the caller
             self._connection.execute("ROLLBACK TO operation")
-            self._connection.execute("RELEASE operation")
-            return _Result(operation.done, None, error)
+            results = [_Result(group[0].done, None, error)] if len(group) == 1 else []
         self._connection.execute("RELEASE operation")
-        return _Result(operation.done, value)
+        return results or [result for operation in group for result in self._run([operation])]
+
+
+def _each(db: sqlite3.Connection, operations: Sequence[Callable[[sqlite3.Connection], Any]]) -> list[Any]:
+    return [operation(db) for operation in operations]
 
 
 def _deliver(results: list[_Result]) -> None:

@@ -124,9 +124,7 @@ def render_values(values: Mapping[str, object], output: Format, width: int = 120
     """Named values, one per line."""
     match output:
         case "table" | "md":
-            shown = tuple(
-                (name, f"{value:.4g}" if isinstance(value, float) else str(value)) for name, value in values.items()
-            )
+            shown = tuple((name, _short(value)) for name, value in values.items())
             grid = Grid("Values", ("name", "value"), shown)
             return as_table([grid], width).rstrip() if output == "table" else as_markdown(grid)
         case "json":
@@ -135,6 +133,27 @@ def render_values(values: Mapping[str, object], output: Format, width: int = 120
             return _as_csv(("name", "value"), values.items())
         case _:
             assert_never(output)
+
+
+def render_columns(columns: Mapping[str, Mapping[str, object]], output: Format, width: int = 120) -> str:
+    """Named values of several things, one column each; the names of the first are those of all."""
+    names = list(next(iter(columns.values())))
+    match output:
+        case "table" | "md":
+            rows = ((name, *(_short(values[name]) for values in columns.values())) for name in names)
+            grid = Grid("Values", ("name", *columns), tuple(rows))
+            return as_table([grid], width).rstrip() if output == "table" else as_markdown(grid)
+        case "json":
+            return as_json(columns)
+        case "csv":
+            rows = ((name, *(values[name] for values in columns.values())) for name in names)
+            return _as_csv(("name", *columns), rows)
+        case _:
+            assert_never(output)
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def as_json(value: object) -> str:

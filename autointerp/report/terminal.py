@@ -21,7 +21,7 @@ from autointerp.records.unit import Excerpt, LogitEffect, UnitRecord
 
 _TOP = 5
 """Top excerpts that are shown."""
-_EVERY = 10.0
+EVERY = 10.0
 """Seconds between two lines of progress where nobody watches a terminal."""
 _PALE, _FULL = (255, 243, 224), (245, 124, 0)
 """Backgrounds of the weakest and of the strongest activation."""
@@ -45,16 +45,23 @@ def calls(calls: Calls, projected: int) -> str:
 
     Such as ``$1.11 + $0.20 of $5.00  heading for $3.90  16/32 in flight  380 calls, 1.2M tokens a minute  12% stored
     rate_limited:2  fail:1``: spent, reserved, limit; calls under way and how many may be; retries and failures by kind.
+    In batch mode ``2 batches at the provider for 75 min, 1,200/20,000 requests done`` instead of calls.
     """
     limit = "" if calls.cap is None else f" of ${calls.cap / 1e9:.2f}"
     tokens = calls.input_per_minute + calls.output_per_minute
     stored = f"{calls.cached / calls.done:.0%} stored" if calls.cached else ""
     counts = [f"{kind}:{n}" for kind, n in {**calls.retries, "fail": sum(calls.failed.values())}.items() if n]
+    under_way = [
+        f"{calls.in_flight}/{calls.limit} in flight",
+        f"{calls.requests_per_minute} calls, {tokens / 1e6:.2g}M tokens a minute",
+    ]
+    if sent := calls.at_provider:
+        batches = f"{sent.batches} batch{'es' * (sent.batches > 1)} at the provider for {sent.age / 60:.0f} min"
+        under_way = [f"{batches}, {sent.done:,}/{sent.total:,} requests done"]
     parts = [
         f"${calls.spent / 1e9:.2f} + ${calls.reserved / 1e9:.2f}{limit}",
         f"heading for ${projected / 1e9:.2f}",
-        f"{calls.in_flight}/{calls.limit} in flight",
-        f"{calls.requests_per_minute} calls, {tokens / 1e6:.2g}M tokens a minute",
+        *under_way,
         stored,
         *counts,
     ]
@@ -126,7 +133,7 @@ class _Lines:
 
     def advance(self, done: int, text: str = "") -> None:
         self._done, self._text = done, text
-        if self._clock() - self._written >= _EVERY:
+        if self._clock() - self._written >= EVERY:
             self.write()
 
     def write(self) -> None:

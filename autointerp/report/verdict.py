@@ -121,8 +121,8 @@ def _control_sentence(comparison: Comparison, reference: ArmSummary) -> list[str
     if not known or isinstance(own, Undefined):
         return []
     scores = ", ".join(f"{_interval(median)} by {what} ones" for what, median in known)
-    said = f"By explanations that are not theirs, the median of the same features is {scores}"
-    return [f"{said}; {_interval(own)} by their own."]
+    said = f"By explanations that are not theirs, the median of the same features is {scores};"
+    return [f"{said} {_interval(own)} by their own."]
 
 
 def _lift_sentence(comparison: Comparison) -> list[str]:

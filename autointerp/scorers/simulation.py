@@ -227,8 +227,8 @@ def _spearman(
 def _pearson(
     truth: np.ndarray, prediction: np.ndarray, draws: statistics.ClusterDraws, weights: np.ndarray | None = None
 ) -> Measure | Undefined:
-    value = statistics.pearson(truth, prediction, weights)
-    if value is None:
+    found = statistics.pearson_with_interval(truth, prediction, draws, weights)
+    if found is None:
         return Undefined("the truth is constant")
-    interval = statistics.cluster_interval(truth, prediction, draws, weights)
+    value, interval = found
     return Measure(value, interval.low, interval.high)

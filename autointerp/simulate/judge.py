@@ -125,7 +125,7 @@ def read_certainties(reply: Reply, n: int) -> Results:
     times = Counter(answer.item for answer in answers)
     if unknown := sorted(times.keys() - set(range(1, n + 1))):
         return [_invalid(f"Items 1 to {n} were asked, not {unknown[0]}.")] * n
-    certain = {answer.item: answer.certainty for answer in answers}
+    certain = {answer.item: answer.sure for answer in answers}
     return [
         Prediction((certain[number] / MOST,))
         if times[number] == 1
@@ -146,7 +146,7 @@ class _ItemAnswer(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     item: int
-    certainty: Annotated[int, Field(ge=0, le=MOST)]
+    sure: Annotated[int, Field(ge=0, le=MOST)]
 
 
 class _Answer(BaseModel):
@@ -180,7 +180,7 @@ def _system(prompt: Prompt) -> str:
 
 def _write_demonstration(prompt: Prompt, shown: _Demonstration) -> str:
     answer = _Answer(
-        answers=[_ItemAnswer(item=number, certainty=sure) for number, (_, sure) in enumerate(shown.items, start=1)]
+        answers=[_ItemAnswer(item=number, sure=sure) for number, (_, sure) in enumerate(shown.items, start=1)]
     )
     asked = prompt.user.substitute(explanation=shown.explanation, items=_numbered([line for line, _ in shown.items]))
     return f"{asked}\nAnswer: {answer.model_dump_json()}"

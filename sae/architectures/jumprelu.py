@@ -1,4 +1,4 @@
-"""The JumpReLU autoencoder, for inference: a unit fires only above its own threshold."""
+"""The JumpReLU autoencoder: a unit fires only above its own threshold."""
 
 from dataclasses import dataclass
 
@@ -6,10 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sae.architectures.autoencoder import Autoencoder
+
 
 @dataclass(frozen=True, eq=False, slots=True)
-class JumpReluAutoencoder:
-    """``relu(z)`` where ``z > threshold``, else 0; ``z`` as in the ReLU autoencoder (Rajamanoharan et al. 2024)."""
+class JumpReluAutoencoder(Autoencoder):
+    """``relu(z)`` where ``z > threshold``, else 0, on pre-activations ``z`` (Rajamanoharan et al. 2024)."""
 
     W_enc: Float[Tensor, "unit d_in"]
     """Encoder."""
@@ -26,30 +28,16 @@ class JumpReluAutoencoder:
     input_scale: float = 1.0
     """What the site's activations are multiplied by before all else; `decode` divides by it."""
 
-    @property
-    def d_in(self) -> int:
-        """Width of the site."""
-        return self.W_enc.shape[1]
-
-    @property
-    def n_units(self) -> int:
-        """Number of units."""
-        return self.W_enc.shape[0]
-
     def encode(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token unit"]:
         """Activation of every unit, >= 0."""
-        x = x * self.input_scale
-        z = torch.addmm(self.b_enc, x - self.b_dec if self.pre_encoder_bias else x, self.W_enc.T)
+        z = self.pre_activations(x)
         return torch.where(z > self.threshold, z.relu(), 0.0)
 
-    def decode(self, activations: Float[Tensor, "token unit"]) -> Float[Tensor, "token d_in"]:
-        """Reconstruction of the site's activations."""
-        return torch.addmm(self.b_dec, activations, self.W_dec) / self.input_scale
-
-    def directions(self) -> Float[Tensor, "unit d_in"]:
-        """What one unit of activation adds to the site."""
-        return self.W_dec / self.input_scale
-
-    def names(self) -> tuple[str, ...]:
-        """The indices."""
-        return tuple(map(str, range(self.n_units)))
+    def _with_rows_over(self, norms: Float[Tensor, " unit"]) -> "JumpReluAutoencoder":
+        column = norms[:, None]
+        return self._replaced(
+            W_enc=self.W_enc * column,
+            b_enc=self.b_enc * norms,
+            W_dec=self.W_dec / column,
+            threshold=self.threshold * norms,
+        )

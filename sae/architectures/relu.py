@@ -1,18 +1,16 @@
 """The ReLU autoencoder."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sae.architectures.autoencoder import Autoencoder
+
 
 @dataclass(frozen=True, eq=False, slots=True)
-class ReluAutoencoder:
-    """``relu((x - b_dec) @ W_enc.T + b_enc)`` or, without the pre-encoder bias, ``relu(x @ W_enc.T + b_enc)``.
-
-    Both matrices have one contiguous row per unit: norms, gathers and Adam then read memory in order.
-    """
+class ReluAutoencoder(Autoencoder):
+    """``relu(z)``, with the pre-activations ``z`` that all autoencoders have."""
 
     W_enc: Float[Tensor, "unit d_in"]
     """Encoder."""
@@ -27,51 +25,6 @@ class ReluAutoencoder:
     input_scale: float = 1.0
     """What the site's activations are multiplied by before all else; `decode` divides by it."""
 
-    @property
-    def d_in(self) -> int:
-        """Width of the site."""
-        return self.W_enc.shape[1]
-
-    @property
-    def n_units(self) -> int:
-        """Number of units."""
-        return self.W_enc.shape[0]
-
     def encode(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token unit"]:
         """Activation of every unit, >= 0."""
-        x = x * self.input_scale if self.input_scale != 1.0 else x
-        centred = x - self.b_dec if self.pre_encoder_bias else x
-        return torch.addmm(self.b_enc, centred, self.W_enc.T).relu_()
-
-    def decode(self, activations: Float[Tensor, "token unit"]) -> Float[Tensor, "token d_in"]:
-        """Reconstruction of the site's activations."""
-        return torch.addmm(self.b_dec, activations, self.W_dec) / self.input_scale
-
-    def directions(self) -> Float[Tensor, "unit d_in"]:
-        """What one unit of activation adds to the site."""
-        return self.W_dec / self.input_scale
-
-    def names(self) -> tuple[str, ...]:
-        """The indices."""
-        return tuple(map(str, range(self.n_units)))
-
-    def parameters(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """``W_enc, b_enc, W_dec, b_dec``."""
-        return self.W_enc, self.b_enc, self.W_dec, self.b_dec
-
-    def folded(self) -> "ReluAutoencoder":
-        """The same function with an `input_scale` of 1: the scale is in the weights."""
-        scale = self.input_scale
-        return replace(
-            self, W_enc=self.W_enc * scale, W_dec=self.W_dec / scale, b_dec=self.b_dec / scale, input_scale=1.0
-        )
-
-    def with_unit_directions(self) -> "ReluAutoencoder":
-        """The same reconstruction with decoder rows of norm 1, so that activations are in the site's own units.
-
-        Rows of norm 0 stay as they are.
-        """
-        norms = self.W_dec.norm(dim=1)
-        norms = torch.where(norms > 0, norms, 1.0)
-        column = norms[:, None]
-        return replace(self, W_enc=self.W_enc * column, b_enc=self.b_enc * norms, W_dec=self.W_dec / column)
+        return self.pre_activations(x).relu_()

@@ -110,9 +110,10 @@ class FakeBatches:
         submission, bodies, fault = self.made[remote]
         name = submission if self.names else ""
         if remote in self.gone:
-            return RemoteBatch(remote, "gone", len(bodies), name)
+            return RemoteBatch(remote, "gone", len(bodies), submission=name)
         ended = self.polls.get(remote, 0) > self.looks
-        return RemoteBatch(remote, "ended" if ended else "running", len(bodies), name, fault if ended else None)
+        standing, done = ("ended", len(bodies)) if ended else ("running", min(self.polls.get(remote, 0), len(bodies)))
+        return RemoteBatch(remote, standing, len(bodies), done, name, fault if ended else None)
 
 
 def open_batching(folder: Path, api: FakeBatches, **changes: object) -> AbstractAsyncContextManager[Client]:

@@ -32,7 +32,7 @@ def context(number: int, group: Group, interval: int, firing: int, rng: np.rando
 
 
 def record(random_positives: int = 3, firing: int = 4, out_of_context: int = 30) -> UnitRecord:
-    """Four contexts of each interval, 20 random ones of which some fire, and tops elsewhere of which every third does."""
+    """Four contexts of each interval, 20 random ones, and tops elsewhere of which every third fires."""
     rng = np.random.default_rng(5)
     found = [context(i, "interval", 1 + i // 4, firing, rng) for i in range(48)]
     found += [context(100 + i, "random", 0, 2 if i < random_positives else 0, rng) for i in range(20)]

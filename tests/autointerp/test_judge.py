@@ -30,7 +30,7 @@ def reply(answer: object) -> Reply:
 
 def answers(*pairs: tuple[int, int]) -> dict[str, object]:
     """The form that the schema asks for."""
-    return {"answers": [{"item": item, "certainty": sure} for item, sure in pairs]}
+    return {"answers": [{"item": item, "sure": sure} for item, sure in pairs]}
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
@@ -62,7 +62,7 @@ def test_answers_are_certainties_of_yes() -> None:
         (answers((1, 3), (2, 1), (2, 1)), [True, False]),
         (answers((1, 3), (3, 1)), [False, False]),
         (answers((1, 10), (2, 1)), [False, False]),
-        ({"answers": [{"item": 1, "certainty": "9"}, {"item": 2, "certainty": 1}]}, [False, False]),
+        ({"answers": [{"item": 1, "sure": "9"}, {"item": 2, "sure": 1}]}, [False, False]),
         ("yes, no", [False, False]),
     ],
 )
@@ -148,7 +148,7 @@ TABLE = Explanation(notation.write_table([(" cat", 6.0), (" dog", 1.0), (" ox", 
         ("fuzzing", Item((" a", " cat"), (0,)), False),
     ],
 )
-def test_lookup_answers_from_its_table(question: Judged, item: Item, yes: bool) -> None:  # noqa: FBT001
+def test_lookup_answers_from_its_table(question: Judged, item: Item, yes: bool) -> None:
     """A token at level 1 or above fires; marks are right where the marked tokens do."""
     (result,) = asyncio.run(LookupJudge(question).simulate(TABLE, [item]))
     assert isinstance(result, Prediction)

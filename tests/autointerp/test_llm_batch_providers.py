@@ -121,10 +121,11 @@ def as_httpx(response: httpx2.Response) -> Any:
     ],
 )
 def test_how_a_batch_at_anthropic_stands(httpx2_mock: respx.Router, said: dict[str, Any], standing: str) -> None:
-    """All its requests are counted; our name is not known."""
+    """All its requests are counted, and those dealt with; our name is not known."""
+    done = sum(COUNTS.values()) - COUNTS["processing"]
     httpx2_mock.get(ONE).respond(json=message_batch(**said))
     api = claude()
-    assert talk(api, api.status("msgbatch_1")) == RemoteBatch("msgbatch_1", standing, 10)  # type: ignore[arg-type]
+    assert talk(api, api.status("msgbatch_1")) == RemoteBatch("msgbatch_1", standing, 10, done)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("status", ["validating", "in_progress", "finalizing", "cancelling"])
@@ -132,7 +133,7 @@ def test_a_batch_at_openai_runs(httpx2_mock: respx.Router, status: str) -> None:
     """Until nothing more can change."""
     httpx2_mock.get(f"{GPT}/batches/batch_1").respond(json=openai_batch(status=status))
     api = gpt()
-    assert talk(api, api.status("batch_1")) == RemoteBatch("batch_1", "running", 5, "ours")
+    assert talk(api, api.status("batch_1")) == RemoteBatch("batch_1", "running", 5, 5, "ours")
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,28 @@ def test_an_orphan_is_found_again_and_never_sent_twice(tmp_path: Path, names: bo
     assert budget(tmp_path).committed == 3 * COST
 
 
+@pytest.mark.parametrize("names", [True, False])
+def test_two_stores_in_one_workspace_keep_their_batches_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: bool
+) -> None:
+    """The same questions, asked by both at once: what one sent is never taken for what the other is in doubt about."""
+    api = FakeBatches(names=names)
+    monkeypatch.setattr(courier, "LOST_AFTER", -1.0)
+
+    async def main() -> None:
+        async with open_batching(tmp_path / "one", api) as client:
+            assert len(texts(await ask(client, range(3)))) == 3
+        api.before.append(DOUBTFUL)
+        async with open_batching(tmp_path / "two", api) as client:
+            assert len(texts(await ask(client, range(3)))) == 3
+
+    run(main)
+    assert api.sizes() == [3, 3]
+    assert [remote for _, remote, _ in journalled(tmp_path / "one")] == ["batch0"]
+    assert [remote for _, remote, _ in journalled(tmp_path / "two")] == ["", "batch1"]
+    assert all(len(name) <= 64 for _, bodies, _ in api.made.values() for name in bodies)
+
+
 def test_a_doubtful_submission_is_looked_for_before_anything_else(tmp_path: Path) -> None:
     """A time-out after the batch has arrived costs no second batch, in the same session."""
     api = FakeBatches(after=[DOUBTFUL])
@@ -155,7 +177,7 @@ def test_a_half_ingested_batch_goes_on_where_it_stood(tmp_path: Path) -> None:
         batch.state, batch.remote = "ended", "half"
         await store.write(lambda db: journal.advance(db, batch, "ended"))
         store.close()
-        api.made["half"] = "name", {key.hex(): {"user": f"unit{i}"} for i, key in enumerate(keys)}, None
+        api.made["half"] = "name", {batch.name(key): {"user": f"unit{i}"} for i, key in enumerate(keys)}, None
         async with open_batching(tmp_path, api) as client:
             assert texts(await ask(client, range(3))) == ["unit0", "unit1", "unit2"]
 

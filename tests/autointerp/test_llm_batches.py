@@ -10,6 +10,7 @@ from autointerp.llm import batches as batching
 from autointerp.llm.batch_provider import BatchProvider, never_run
 from autointerp.llm.batches import SUBMISSIONS
 from autointerp.llm.faults import Fault
+from autointerp.llm.progress import AtProvider
 from autointerp.llm.provider import Body, Sent
 from autointerp.llm.scripted import ScriptedProvider
 from autointerp.records.call import Reply
@@ -24,6 +25,7 @@ from tests.autointerp.batch_parts import (
     journalled,
     open_batching,
     run,
+    some_turns,
     texts,
 )
 from tests.autointerp.llm_parts import COST, MODEL, attempts, budget, ledger_row, parrot, request
@@ -187,6 +189,27 @@ def test_a_batch_that_is_too_long_is_sent_in_parts(tmp_path: Path) -> None:
     run(main)
     assert set(api.sizes()) == {1}
     assert budget(tmp_path).committed == 3 * COST
+
+
+def test_what_is_at_the_provider_is_told(tmp_path: Path) -> None:
+    """Batches, their requests and how many of them are done, for as long as they run."""
+    api = FakeBatches(looks=3)
+    seen: list[AtProvider] = []
+
+    async def main() -> None:
+        async def look(seconds: float) -> None:
+            if sent := client.progress().at_provider:
+                seen.append(sent)
+            await some_turns(seconds)
+
+        async with open_batching(tmp_path, api, sleep=look) as client:
+            assert len(texts(await ask(client, range(7)))) == 7
+            assert client.progress().at_provider is None
+
+    run(main)
+    assert {(each.batches, each.total) for each in seen} == {(1, 7)}
+    assert [each.done for each in seen] == [1, 2, 3]
+    assert all(0 <= each.age < 60 for each in seen)
 
 
 def test_what_fails_in_every_batch_becomes_a_failure(tmp_path: Path) -> None:

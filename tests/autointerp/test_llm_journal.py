@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from autointerp.llm import journal, tables
 from autointerp.llm.journal import Ask, State
 from autointerp.llm.store import Store
-from autointerp.llm.tables import Account
+from autointerp.llm.tables import Account, Ending, Reservation
 from tests.autointerp.llm_parts import MODEL
 
 ACCOUNT = Account("run", "explain", MODEL, "features")
@@ -68,13 +68,13 @@ def test_recovery_keeps_live_batches_reserved(states: list[State], settled: int)
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
         db.executescript(tables.SCHEMA)
         tables.open_run(db, "run", None)
-        loose = tables.reserve(db, ACCOUNT, b"loose", 7)
+        loose = tables.reserve(db, [Reservation(ACCOUNT, b"loose", 7)])[0]
         live = 0
         for state in states:
             batch = journal.plan(db, MODEL, "here", "name", asks(3))
             assert batch is not None
             for held in list(batch.held.values())[:settled]:
-                tables.release(db, held.attempt, "expired")
+                tables.end(db, [Ending.released(held.attempt, "expired")])
             if state == "ingested":
                 journal.close(db, batch, "expired", billed=False)
             batch.state = state

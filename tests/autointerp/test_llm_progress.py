@@ -16,7 +16,7 @@ def test_rates_are_those_of_the_last_minute() -> None:
     tally = Tally(clock=lambda: now)
 
     def rates() -> tuple[int, int, int, int]:
-        seen = tally.progress(in_flight=0, limit=0, spent=0, reserved=0, cap=None, warnings=())
+        seen = tally.progress(in_flight=0, limit=0, spent=0, reserved=0, cap=None, at_provider=None, warnings=())
         return seen.requests_per_minute, seen.input_per_minute, seen.output_per_minute, seen.cached_input
 
     tally.sent()

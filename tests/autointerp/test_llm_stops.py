@@ -73,15 +73,15 @@ def test_a_tight_budget_holds_at_the_highest_concurrency(tmp_path: Path) -> None
         now -= 1
         return asked.user
 
-    cap = 10 * BOUND + 400 * COST
+    cap = 10 * BOUND + 300 * COST
 
     async def main() -> None:
         async with open_client(tmp_path, reply, cap_nano=cap, concurrency=256) as client:
-            said = await asyncio.gather(*(client.answer(request(f"u{i:03}")) for i in range(400)))
+            said = await asyncio.gather(*(client.answer(request(f"u{i:03}")) for i in range(300)))
             assert all(isinstance(one, Reply) for one in said)
             progress = client.progress()
             assert progress.limit == 256
-            assert progress.spent == 400 * COST <= cap
+            assert progress.spent == 300 * COST <= cap
 
     run(main)
     assert most <= cap // BOUND

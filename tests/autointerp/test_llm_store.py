@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from autointerp.llm import tables
 from autointerp.llm.ledger import read_ledger
 from autointerp.llm.store import Store, StoreReader
-from autointerp.llm.tables import Account, Stored
+from autointerp.llm.tables import Account, Ending, Reservation, Stored
 from autointerp.llm.writer import Writer
 from autointerp.records.call import Usage
 from autointerp.seams import Stop
@@ -48,17 +48,17 @@ def test_no_interleaving_exceeds_the_cap(cap: int, steps: list[tuple[str, int]])
         attempt = list(bounds)[number % len(bounds)] if bounds else 0
         match step:
             case "reserve":
-                if made := tables.reserve(db, ACCOUNT, b"%d" % n, number):
+                if made := tables.reserve(db, [Reservation(ACCOUNT, b"%d" % n, number)])[0]:
                     bounds[made] = number
             case "settle":
                 actual = bounds.get(attempt, 0) * (number % 11) // 10
                 is_open = db.execute("SELECT state FROM attempt WHERE id = ?", (attempt,)).fetchone() == ("reserved",)
                 billed += actual if is_open else 0
-                tables.settle(db, attempt, b"%d" % n, stored(actual), USAGE)
+                tables.end(db, [Ending.settled(attempt, b"%d" % n, stored(actual), USAGE)])
             case "release":
-                tables.release(db, attempt, "rate_limited")
+                tables.end(db, [Ending.released(attempt, "rate_limited")])
             case "unknown":
-                tables.mark_unknown(db, attempt, "timeout")
+                tables.end(db, [Ending.unknown(attempt, "timeout")])
             case _:
                 tables.recover(db)
         budget = tables.read_budget(db, "run")
@@ -68,15 +68,39 @@ def test_no_interleaving_exceeds_the_cap(cap: int, steps: list[tuple[str, int]])
     db.close()
 
 
+@given(cap=st.none() | st.integers(0, 3000), bounds=st.lists(st.integers(0, 999), max_size=12), data=st.data())
+def test_together_is_as_one_after_the_other(cap: int | None, bounds: list[int], data: st.DataObject) -> None:
+    """Attempts that one transaction reserves, and ends, leave what they would have left each in its own."""
+    other = Account("without a budget", "explain", "scripted/parrot", "features")
+    asked = [
+        Reservation(data.draw(st.sampled_from([ACCOUNT, ACCOUNT, other])), b"%d" % n, bound)
+        for n, bound in enumerate(bounds)
+    ]
+    ends = [Ending.settled(1, b"k", stored(7), USAGE), Ending.released(2, "late"), Ending.unknown(3, "timeout")]
+    ends = data.draw(st.lists(st.sampled_from([*ends, Ending.released(1, "late"), Ending.unknown(99, "never")])))
+    left: list[object] = []
+    for size in (1, len(bounds) + len(ends) + 1):
+        db = memory()
+        tables.open_run(db, "run", cap)
+        ids = [each for i in range(0, len(asked), size) for each in tables.reserve(db, asked[i : i + size])]
+        for i in range(0, len(ends), size):
+            tables.end(db, ends[i : i + size])
+        attempts = db.execute("SELECT id, run, key, state, kind, reserved, actual, output_tokens FROM attempt")
+        answers = db.execute("SELECT key, status, cost FROM answer")
+        left.append((ids, attempts.fetchall(), answers.fetchall(), tables.read_budget(db, "run")))
+        db.close()
+    assert left[0] == left[1]
+
+
 def test_a_second_settlement_is_harmless() -> None:
     """An attempt that was settled twice is charged once, and the first answer stays."""
     db = memory()
     tables.open_run(db, "run", 1000)
-    attempt = tables.reserve(db, ACCOUNT, b"k", 600)
+    attempt = tables.reserve(db, [Reservation(ACCOUNT, b"k", 600)])[0]
     assert attempt is not None
-    tables.settle(db, attempt, b"k", stored(100), USAGE)
-    tables.settle(db, attempt, b"k", stored(300), USAGE)
-    tables.release(db, attempt, "late")
+    tables.end(db, [Ending.settled(attempt, b"k", stored(100), USAGE)])
+    tables.end(db, [Ending.settled(attempt, b"k", stored(300), USAGE)])
+    tables.end(db, [Ending.released(attempt, "late")])
     budget, answer = tables.read_budget(db, "run"), tables.find_answer(db, b"k")
     assert budget is not None and budget.committed == 100
     assert answer is not None and answer.cost == 100
@@ -87,12 +111,12 @@ def test_the_ledger_tells_what_each_arm_cost() -> None:
     """Rows have calls, attempts, hits, tokens, money and the kind of each item's last failure."""
     db = memory()
     tables.open_run(db, "run", None)
-    first = tables.reserve(db, ACCOUNT, b"retried", 50) or 0
-    tables.release(db, first, "rate_limited")
-    second = tables.reserve(db, ACCOUNT, b"retried", 50) or 0
-    tables.settle(db, second, b"retried", stored(20), USAGE)
-    third = tables.reserve(db, ACCOUNT, b"lost", 50) or 0
-    tables.mark_unknown(db, third, "timeout")
+    first = tables.reserve(db, [Reservation(ACCOUNT, b"retried", 50)])[0] or 0
+    tables.end(db, [Ending.released(first, "rate_limited")])
+    second = tables.reserve(db, [Reservation(ACCOUNT, b"retried", 50)])[0] or 0
+    tables.end(db, [Ending.settled(second, b"retried", stored(20), USAGE)])
+    third = tables.reserve(db, [Reservation(ACCOUNT, b"lost", 50)])[0] or 0
+    tables.end(db, [Ending.unknown(third, "timeout")])
     tables.add_hits(db, {ACCOUNT: 2})
     tables.add_hits(db, {ACCOUNT: 1})
     [row] = read_ledger(db, "run")
@@ -198,7 +222,7 @@ def test_a_failed_operation_leaves_no_half_and_disturbs_no_other(tmp_path: Path)
     def whole(db: sqlite3.Connection) -> int:
         return db.execute("INSERT INTO t VALUES(2)").rowcount
 
-    async def main() -> list[Any]:
+    async def main() -> tuple[Any, Any]:
         db = sqlite3.connect(tmp_path / "t.sqlite", isolation_level=None, check_same_thread=False)
         db.execute("CREATE TABLE t(x)")
         writer = Writer(db)
@@ -212,6 +236,24 @@ def test_a_failed_operation_leaves_no_half_and_disturbs_no_other(tmp_path: Path)
     check = sqlite3.connect(tmp_path / "t.sqlite")
     assert check.execute("SELECT x FROM t").fetchall() == [(2,)]
     check.close()
+
+
+def test_what_cannot_be_reserved_disturbs_no_other(tmp_path: Path) -> None:
+    """A bound that no column holds fails alone; those that were to be written with it are."""
+
+    async def main() -> tuple[Any, ...]:
+        store = Store.open(tmp_path / "a.sqlite")
+        await store.open_run("run", None)
+        asked = [store.reserve(ACCOUNT, b"%d" % n, bound) for n, bound in enumerate((5, 2**70, 7))]
+        results = await asyncio.gather(*asked, return_exceptions=True)
+        budget = store.budget("run")
+        store.close()
+        assert budget is not None
+        return (*results, budget.committed)
+
+    first, failed, last, committed = asyncio.run(main())
+    assert isinstance(failed, OverflowError)
+    assert (first, last, committed) == (1, 2, 12)
 
 
 def test_a_file_that_cannot_be_written_stops_the_run() -> None:

@@ -12,10 +12,10 @@ from autointerp.prompts import load_prompt, prompt_digests
 from sae.errors import UserError
 
 PINNED = {
-    "detection/v1": "7d2b946d44a277eeaf2e29ef0e62f1eff12a3d3f5e5f8e74380b53cbebae9d01",
+    "detection/v1": "b8ccf29fd16ddbd46db13fbfd7623851cdc27393413f2fd5ee1f1e53a11d19a9",
     "explain/v1": "a0a9c62f43c40ddf831e8d413b1278ab3829c10169e0753b9886bb73b34496ef",
-    "fuzzing/v1": "5d76974d749e15a8582f7d228699eb6d1c9816f86e1567ffe4b20a8ddf341473",
-    "logits/v1": "b1df5e65e875ce9f2eaec7de23916d61a6ca173d4bf02917c4daacf352403003",
+    "fuzzing/v1": "771fd7c31d4b94fc7ebab5755e5d6a14ca6dcd9518143ab06a15aba1e691ff78",
+    "logits/v1": "29b0021790cb27480be5ea0b7f6fa087ce14346795e93499a1366d626a5d8602",
     "simulate-10/v1": "8401113612f1b779de1bff286799b37ae3bbd3968d2b777419dbd05cc4c9d0b2",
     "simulate/v1": "5669de90ece5c1916fd9be8ccdac5c0775920a6e1978db1a664a530ac8196415",
     "slots/v1": "0eb98dcd7a30a058f4de89c15e1f82afccbce53694f55078b728e8beb1c192b5",

@@ -56,7 +56,7 @@ def evaluate(names: Sequence[str], explanations: int = 1) -> tuple[Explaining, S
     explaining, simulating = Explaining(), Simulating()
     judges = Judges(explaining, {"levels": simulating})
     source = synthetic.OneUnit(record())
-    evaluation = Evaluation(source, make_presets(names, 0), {"secret-arm": judges}, explanations)
+    evaluation = Evaluation(source, make_presets(names, 0), {"secret-arm": judges}, explanations=explanations)
     outcomes = asyncio.run(evaluation.whole(0, source.held.unit))
     return explaining, simulating, {each.protocol: each.explanation for each in outcomes}
 

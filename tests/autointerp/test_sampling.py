@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from autointerp.activations.plan import ArmUnits
-from autointerp.activations.plan import SPLITS
+from autointerp.activations.plan import SPLITS, ArmUnits
 from autointerp.activations.sampling import EMPTY, Anchors, BottomK, hashed, in_turn, least_of_each, mixed, salt
 from tests.autointerp.harvests import world
 

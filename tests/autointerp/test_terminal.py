@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from autointerp.llm.progress import AtProvider
 from autointerp.llm.progress import Progress as Calls
 from autointerp.records.explanation import Failure
 from autointerp.records.outcome import Outcome
@@ -175,6 +176,14 @@ def test_calls_are_told_with_their_money_and_what_went_wrong() -> None:
     told = terminal.calls(worse, 2 * 10**9)
     assert told.startswith("$1.11 + $0.20 of $5.00  heading for $2.00")
     assert told.endswith("380 calls, 1.2M tokens a minute  30% stored  429:3  fail:2")
+
+
+def test_batches_are_told_instead_of_calls() -> None:
+    """How many, since when, and how many of their requests the provider has dealt with."""
+    sent = AtProvider(2, 75 * 60 + 1.0, 1200, 20_000)
+    told = terminal.calls(Calls(0, 10, 0, 0, 10**9, None, {}, {}, at_provider=sent), 2 * 10**9)
+    assert told.endswith("heading for $2.00  2 batches at the provider for 75 min, 1,200/20,000 requests done")
+    assert "in flight" not in told
 
 
 def test_say_and_print_unit_use_their_own_streams(capsys: pytest.CaptureFixture[str]) -> None:

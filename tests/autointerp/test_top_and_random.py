@@ -101,7 +101,7 @@ def test_the_oracle_scores_one_under_every_measure() -> None:
 
 
 def test_calibration_sees_the_calibrate_split_and_scores_see_none_of_it() -> None:
-    """Other answers on calibrate windows move the calibrated measures only; without such windows these are undefined."""
+    """Other answers on calibrate windows move the calibrated measures only, which need such windows."""
     trial = posed(record())
     assert trial.fitted is not None
     levels = trial.truth.copy()
@@ -145,7 +145,7 @@ def test_a_constant_prediction_scores_zero_with_a_flag() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 10), st.floats(0, 5)), min_size=3, max_size=40))
 def test_percentile_matching_gives_the_calibrate_set_its_own_mean_and_order(pairs: list[tuple[int, float]]) -> None:
-    """The matched values have the truth's mean, rise with the prediction and stay in its range; a line is least squares."""
+    """The matched values have the truth's mean, rise with the prediction and stay in its range."""
     prediction, truth = (np.array(column, dtype=float) for column in zip(*pairs, strict=True))
     matched = percentile_fit(prediction, truth)(prediction)
     assert matched.mean() == pytest.approx(truth.mean())

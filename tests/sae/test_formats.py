@@ -1,6 +1,7 @@
 """Reading and writing dictionaries."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from sae.architectures.jumprelu import JumpReluAutoencoder
 from sae.architectures.relu import ReluAutoencoder
+from sae.architectures.topk import TopKAutoencoder
 from sae.errors import UserError
 from sae.formats import load_dictionary
 from sae.formats.saelens import SaeMetadata, save_saelens
@@ -105,6 +107,25 @@ def test_the_written_files_are_what_saelens_reads(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.partial"))
 
 
+@pytest.mark.parametrize("input_scale", [1.0, 3.7])
+def test_every_architecture_is_written_and_read_back(tmp_path: Path, input_scale: float) -> None:
+    """TopK with its k, JumpReLU with its thresholds: equal outputs, and the keys that SAELens reads."""
+    sae, x = _autoencoder(input_scale=input_scale), _inputs()
+    jump = JumpReluAutoencoder(*sae.parameters(), torch.linspace(-1, 2, UNITS), True, input_scale)
+    top = TopKAutoencoder(*sae.parameters(), k=2, pre_encoder_bias=True, input_scale=input_scale)
+    for name, each in (("jumprelu", jump), ("topk", top)):
+        save_saelens(tmp_path / name, each, replace(METADATA, trained_as="batchtopk"))
+        loaded, _ = load_dictionary(tmp_path / name)
+        assert type(loaded) is type(each)
+        assert torch.equal(loaded.encode(x), each.folded().encode(x))
+        assert torch.allclose(loaded.decode(loaded.encode(x)), each.decode(each.encode(x)), atol=1e-5)
+        config = json.loads((tmp_path / name / "cfg.json").read_text())
+        assert config["architecture"] == name
+        assert config["metadata"]["training_architecture"] == "batchtopk"
+    assert (config["k"], config["rescale_acts_by_decoder_norm"]) == (2, False)
+    assert load_file(tmp_path / "jumprelu" / "sae_weights.safetensors")["threshold"].shape == (UNITS,)
+
+
 def test_half_precision_weights_are_read_as_float32(tmp_path: Path) -> None:
     """Weights stored as float16 compute in float32."""
     sae, x = _autoencoder(), _inputs()
@@ -162,11 +183,12 @@ def test_an_input_scale_is_read_from_beside_the_weights_or_refused(tmp_path: Pat
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"architecture": "topk", "k": 2}, "architecture 'topk'"),
-        ({"architecture": "gated"}, "architecture 'gated'"),
-        ({"activation_fn_str": "topk"}, "activation function 'topk'"),
-        ({"normalize_activations": "layer_norm"}, "normalises every input by itself"),
-        ({"normalize_activations": "constant_norm_rescale"}, "normalises every input by itself"),
+        ({"architecture": "topk"}, "k as None"),
+        ({"architecture": "topk", "k": UNITS + 1}, "lets 7 units fire, but has 6"),
+        ({"architecture": "temporal"}, "architecture 'temporal'[\\s\\S]*standard, topk"),
+        ({"architecture": "gated"}, "no tensor b_gate"),
+        ({"activation_fn_str": "tanh-relu"}, "activation function 'tanh-relu'"),
+        ({"normalize_activations": "covariance_whitening"}, "covariance_whitening"),
         ({"normalize_activations": "layernorm"}, "Did you mean layer_norm"),
         ({"reshape_activations": "other"}, "reshapes"),
         ({"finetuning_scaling_factor": True}, "fine-tuned scale"),
@@ -228,13 +250,15 @@ def test_missing_and_damaged_files_say_what_would_fit(tmp_path: Path) -> None:
     """Nothing there, another format, no weights, broken weights, broken JSON, NaN."""
     with pytest.raises(UserError, match="There is no dictionary"):
         load_dictionary(tmp_path / "absent")
-    (tmp_path / "ae.pt").write_bytes(b"")
-    with pytest.raises(UserError, match=r"It holds: ae.pt[\s\S]*SAELens"):
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(UserError, match=r"It holds: notes.txt[\s\S]*SAELens"):
         load_dictionary(tmp_path)
     with pytest.raises(UserError, match="not a dictionary"):
-        load_dictionary(tmp_path / "ae.pt")
+        load_dictionary(tmp_path / "notes.txt")
     sae = _foreign(tmp_path / "sae")
     weights, config = tmp_path / "sae" / "sae_weights.safetensors", tmp_path / "sae" / "cfg.json"
+    with pytest.raises(UserError, match="Dictionaries below it: sae"):
+        load_dictionary(tmp_path)
     sae.b_enc[0] = torch.nan
     save_saelens(tmp_path / "nan", sae, METADATA)
     with pytest.raises(UserError, match="NaN"):

@@ -1,5 +1,6 @@
 """The shuffle pool."""
 
+import dataclasses
 from collections.abc import Iterator
 
 import pytest
@@ -8,13 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae.errors import UserError
-from sae.pool import Pool
+from sae.pool import Pool, Rows
 
 
-def _count_up(piece: int, pieces: int = 10_000) -> Iterator[torch.Tensor]:
+def _count_up(piece: int, pieces: int = 10_000) -> Rows:
     """Rows 0, 1, 2, ... of width 1, in pieces."""
-    for i in range(pieces):
-        yield torch.arange(i * piece, (i + 1) * piece, dtype=torch.float32)[:, None]
+
+    def rows(start: int) -> Iterator[torch.Tensor]:
+        for i in range(start, pieces):
+            yield torch.arange(i * piece, (i + 1) * piece, dtype=torch.float32)[:, None]
+
+    return rows
 
 
 @given(piece=st.integers(1, 40), batch=st.integers(1, 8), batches=st.integers(1, 6), seed=st.integers(0, 99))
@@ -63,3 +68,38 @@ def test_an_ended_stream_is_named() -> None:
     pool.draw()
     with pytest.raises(UserError, match="ran out"):
         pool.draw()
+
+
+@given(piece=st.integers(1, 40), drawn=st.integers(0, 9), seed=st.integers(0, 99))
+@settings(max_examples=20, deadline=None)
+def test_a_pool_goes_on_from_its_state(piece: int, drawn: int, seed: int) -> None:
+    """What is drawn from a copy of the state is what the pool itself draws next."""
+    pool = Pool(_count_up(piece), size=24, batch=8, seed=seed)
+    for _ in range(drawn):
+        pool.draw()
+    state = pool.state()
+    copy = dataclasses.replace(state, rows=state.rows.clone(), rest=state.rest.clone())
+    again = Pool(_count_up(piece), size=24, batch=8, seed=seed, state=copy)
+    for _ in range(7):
+        assert torch.equal(pool.draw(), again.draw())
+
+
+def test_a_document_is_spread_over_a_pass_as_by_a_full_shuffle() -> None:
+    """How often two rows of one document are in one batch, or in batches 1 to 8 apart.
+
+    Documents of 128 rows, pool of 64 batches of 256. Shuffled in full, the rows that enter in one pass of the pool
+    would leave in any batch of the next: two of them in the same one with a probability of 1 in 64, and `lag` apart
+    in (64 - lag) of 64 squared.
+    """
+    batch, batches, length = 256, 64, 128
+
+    def documents(start: int) -> Iterator[torch.Tensor]:
+        return (torch.full((length, 1), float(i)) for i in range(start, 2000))
+
+    pool = Pool(documents, size=batches * batch, batch=batch, seed=0)
+    drawn = [pool.draw()[:, 0].long() for _ in range(8 * batches)]
+    counts = torch.stack([torch.bincount(each, minlength=2000) for each in drawn]).double()
+    together = [(counts[: len(counts) - lag] * counts[lag:]).sum(1).mean().item() for lag in range(9)]
+    together[0] = (together[0] - batch) * length / (length - 1)  # no row with itself
+    expected = [batch * length * (batches - lag) / batches**2 for lag in range(9)]
+    assert together == pytest.approx(expected, rel=0.05)

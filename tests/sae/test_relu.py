@@ -5,11 +5,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae.architectures.initial import geometric_median, initial_autoencoder, norm_scale, unit_rows
+from sae.architectures.initial import geometric_median, initial_weights, input_transform, unit_rows
 from sae.architectures.jumprelu import JumpReluAutoencoder
 from sae.architectures.relu import ReluAutoencoder
-from sae.config import RECIPES, april_2024, bricken_2023, training_recipe
+from sae.architectures.weights import Inputs, Weights
+from sae.config import TrainingRecipe
 from sae.errors import UserError
+from sae.losses import pre_activations, sparsified
+from sae.recipes import RECIPES, april_2024, batchtopk, bricken_2023, jumprelu, topk, training_recipe
 
 D_IN, UNITS = 5, 7
 
@@ -92,11 +95,49 @@ def test_geometric_median_is_not_moved_by_outliers() -> None:
     assert torch.equal(geometric_median(torch.ones(4, 2)), torch.ones(2))
 
 
+SMALL = {"d_sae": UNITS, "batch": 11}
+ALL = [bricken_2023(**SMALL), april_2024(**SMALL), topk(**SMALL, k=3), batchtopk(**SMALL, k=3), jumprelu(**SMALL)]
+
+
+@pytest.mark.parametrize("recipe", ALL, ids=lambda recipe: recipe.name)
+@given(scale=st.floats(0.01, 100), seed=st.integers(0, 1000))
+@settings(max_examples=15, deadline=None)
+def test_folded_equals_unfolded(recipe: TrainingRecipe, scale: float, seed: int) -> None:
+    """What is saved does to raw activations what training does to centred and scaled ones, in the site's units."""
+    sae = autoencoder(seed=seed)
+    x = inputs(seed=seed)
+    w_dec = unit_rows(sae.W_dec) if recipe.unit_norm else sae.W_dec
+    threshold = torch.linspace(0.1, 1, UNITS, dtype=torch.float64) if recipe.name == "jumprelu" else torch.zeros(1)
+    weights = Weights(sae.W_enc, sae.b_enc, w_dec, sae.b_dec, threshold.double(), recipe.pre_encoder_bias)
+    transform = Inputs(inputs(1, seed + 1)[0], scale)
+    z = pre_activations(weights, transform(x))
+    f = sparsified(z, weights, recipe.sparsity)
+    if recipe.name == "batchtopk":
+        weights.threshold.fill_(
+            torch.where(f > 0, f, torch.inf).min() - 1e-9
+        )  # of this very batch, so that both choose the same
+    finished = weights.dictionary(recipe.sparsity, transform)
+    reconstruction = (f @ w_dec + sae.b_dec) / scale + transform.centre
+    activations = finished.encode(x)
+    norms = w_dec.norm(dim=1) / scale
+    assert torch.allclose(activations, f * norms, rtol=1e-7, atol=1e-9 * float(norms.max()))
+    assert torch.allclose(finished.decode(activations), reconstruction, rtol=1e-7, atol=1e-9 / scale)
+    assert torch.allclose(finished.directions().norm(dim=1), torch.ones(UNITS, dtype=torch.float64))
+
+
+def _start(recipe: TrainingRecipe, sample: torch.Tensor) -> tuple[Weights, torch.Tensor]:
+    transform = input_transform(recipe, sample)
+    return initial_weights(recipe, transform(sample)), transform(sample)
+
+
+def _sample() -> torch.Tensor:
+    return torch.randn(500, D_IN, generator=torch.Generator().manual_seed(0)) + 3
+
+
 def test_bricken_starts_at_the_median_with_unit_rows() -> None:
     """The tied bias is the geometric median of the scaled sample, the encoder PyTorch's default."""
-    sample = torch.randn(500, D_IN, generator=torch.Generator().manual_seed(0)) + 3
-    start = initial_autoencoder(bricken_2023(d_sae=64), sample)
-    assert torch.allclose(start.b_dec, geometric_median(sample * start.input_scale))
+    start, sample = _start(bricken_2023(d_sae=64), _sample())
+    assert torch.allclose(start.b_dec, geometric_median(sample))
     assert torch.allclose(start.W_dec.norm(dim=1), torch.ones(64))
     assert 0.9 < start.W_enc.abs().max() * D_IN**0.5 <= 1
     assert start.pre_encoder_bias
@@ -104,20 +145,32 @@ def test_bricken_starts_at_the_median_with_unit_rows() -> None:
 
 def test_april_starts_with_the_encoder_equal_to_the_decoder() -> None:
     """Rows of norm 0.1, no bias, and inputs whose mean norm becomes the square root of their width."""
-    sample = torch.randn(500, D_IN, generator=torch.Generator().manual_seed(0)) + 3
-    start = initial_autoencoder(april_2024(d_sae=64), sample)
+    start, sample = _start(april_2024(d_sae=64), _sample())
     assert torch.equal(start.W_enc, start.W_dec)
     assert start.W_enc.data_ptr() != start.W_dec.data_ptr()
     assert torch.allclose(start.W_dec.norm(dim=1), torch.full((64,), 0.1))
     assert not start.b_enc.any()
     assert not start.b_dec.any()
-    assert (sample * start.input_scale).norm(dim=1).mean().item() == pytest.approx(D_IN**0.5, rel=1e-5)
+    assert sample.norm(dim=1).mean().item() == pytest.approx(D_IN**0.5, rel=1e-5)
     assert not start.pre_encoder_bias
+
+
+@pytest.mark.parametrize("recipe", [topk(d_sae=64), jumprelu(d_sae=64)], ids=lambda recipe: recipe.name)
+def test_centred_recipes_start_at_the_mean(recipe: TrainingRecipe) -> None:
+    """Inputs have mean 0 and a mean squared norm of 1, decoder rows norm 1, and the biases are 0."""
+    start, sample = _start(recipe, _sample())
+    assert sample.mean(0).abs().max() < 1e-5
+    assert sample.square().sum(1).mean().item() == pytest.approx(1, rel=1e-5)
+    assert torch.allclose(start.W_dec.norm(dim=1), torch.ones(64))
+    assert torch.equal(start.W_enc, start.W_dec)
+    assert not start.b_dec.any()
+    assert start.threshold.numel() == (64 if recipe.name == "jumprelu" else 1)
 
 
 def test_degenerate_inputs_have_a_scale_and_rows() -> None:
     """Zeros are neither scaled nor normalised into NaN."""
-    assert norm_scale(torch.zeros(3, 4)) == 1.0
+    for scaling in ("mean-norm", "mean-square"):
+        assert input_transform(topk(scaling=scaling), torch.zeros(3, 4)).scale == 1.0
     assert torch.equal(unit_rows(torch.zeros(2, 3)), torch.zeros(2, 3))
 
 
@@ -129,9 +182,14 @@ def test_recipes_are_found_by_name_and_refuse_what_they_do_not_know() -> None:
         training_recipe("april-2025")
     with pytest.raises(UserError, match="Did you mean learning_rate"):
         training_recipe("april-2024", learning_rat=1.0)
-    for changes in ({"d_sae": 0}, {"dead_window": 2.0}, {"resample_at": (1.0,)}, {"learning_rate": 0.0}):
+    with pytest.raises(UserError, match="topk has no field 'l1'"):
+        training_recipe("topk", l1=1.0)
+    for changes in ({"d_sae": 0}, {"dead_window": 2.0}, {"resample_at": (1.0,)}, {"learning_rate": 0.0}, {"l1": -1.0}):
         with pytest.raises(UserError):
             training_recipe("bricken-2023", **changes)
+    for name, changes in (("topk", {"k": 0}), ("topk", {"unit_norm": False}), ("jumprelu", {"bandwidth": 0.0})):
+        with pytest.raises(UserError):
+            training_recipe(name, **changes)
 
 
 def test_the_papers_schedule_is_the_papers() -> None:

@@ -4,25 +4,22 @@ import numpy as np
 import pytest
 import torch
 
-from sae.architectures.relu import ReluAutoencoder
-from sae.config import bricken_2023
-from sae.losses import Objective, input_losses
+from sae.architectures.weights import Weights
+from sae.config import TrainingRecipe
+from sae.losses import input_losses
+from sae.recipes import bricken_2023, jumprelu
 from sae.resample import choose_inputs, dead_units, reset_moments, revive, sample_losses
 from sae.step import Step
 
 D_IN, UNITS = 4, 6
 
 
-def _autoencoder() -> ReluAutoencoder:
+def _weights(recipe: TrainingRecipe) -> Weights:
     generator = torch.Generator().manual_seed(0)
     w_dec = torch.nn.functional.normalize(torch.randn(UNITS, D_IN, generator=generator), dim=1)
-    return ReluAutoencoder(
-        torch.randn(UNITS, D_IN, generator=generator),
-        torch.randn(UNITS, generator=generator),
-        w_dec,
-        torch.randn(D_IN, generator=generator),
-        pre_encoder_bias=True,
-    )
+    w_enc, b_enc = torch.randn(UNITS, D_IN, generator=generator), torch.randn(UNITS, generator=generator)
+    b_dec = torch.randn(D_IN, generator=generator)
+    return Weights(w_enc, b_enc, w_dec, b_dec, torch.rand(UNITS, generator=generator), recipe.pre_encoder_bias)
 
 
 def _inputs(n: int) -> torch.Tensor:
@@ -37,14 +34,15 @@ def test_a_unit_is_dead_after_a_whole_silent_window() -> None:
 
 def test_every_sampled_input_gets_its_own_loss() -> None:
     """The losses of a sample larger than one chunk are the objective's, input by input."""
-    sae, x, objective = _autoencoder(), _inputs(5000), Objective(mean_over_elements=True, norm_weighted=False)
-    losses = sample_losses(sae, x, objective, l1=0.2)
+    recipe = bricken_2023(batch=16, d_sae=UNITS)
+    weights, x = _weights(recipe), _inputs(5000)
+    losses = sample_losses(weights, recipe, x, 0.2)
     assert losses.shape == (5000,)
     for token in (0, 4095, 4096, 4999):
-        f = sae.encode(x[[token]])
-        expected = (sae.decode(f) - x[[token]]).square().mean() + 0.2 * f.sum()
+        f = ((x[[token]] - weights.b_dec) @ weights.W_enc.T + weights.b_enc).relu()
+        expected = (f @ weights.W_dec + weights.b_dec - x[[token]]).square().mean() + 0.2 * f.sum()
         assert losses[token] == pytest.approx(expected.item(), rel=1e-5)
-    assert np.allclose(losses, input_losses(sae, x, objective, 0.2).numpy(), rtol=1e-5)
+    assert np.allclose(losses, input_losses(weights, recipe, x, 0.2).numpy(), rtol=1e-5)
 
 
 def test_inputs_are_chosen_with_probability_proportional_to_loss_squared() -> None:
@@ -67,36 +65,38 @@ def test_no_input_is_given_to_two_units() -> None:
     assert len(choose_inputs(np.zeros(4), 2, rng)) == 0
 
 
-def test_a_dead_unit_is_pointed_at_its_input() -> None:
+@pytest.mark.parametrize("recipe", [bricken_2023(), jumprelu(threshold=0.25)], ids=lambda recipe: recipe.name)
+def test_a_dead_unit_is_pointed_at_its_input(recipe: TrainingRecipe) -> None:
     """Decoder: the unit vector. Encoder: the same times 0.2 of the mean alive norm. Bias: 0. Others: untouched."""
-    sae, x = _autoencoder(), _inputs(2) * 7
-    before = [tensor.clone() for tensor in sae.parameters()]
+    weights, x = _weights(recipe), _inputs(2) * 7
+    before = [tensor.clone() for tensor in (*weights.four(), weights.threshold)]
     units, alive = torch.tensor([1, 4]), [0, 2, 3, 5]
-    revive(sae, units, x)
+    revive(weights, recipe.sparsity, units, x)
     unit_vectors = x / x.norm(dim=1, keepdim=True)
     mean_alive = before[0][alive].norm(dim=1).mean()
-    assert torch.allclose(sae.W_dec[units], unit_vectors)
-    assert torch.allclose(sae.W_enc[units], 0.2 * mean_alive * unit_vectors)
-    assert not sae.b_enc[units].any()
-    for now, then in zip(sae.parameters()[:3], before, strict=False):
-        assert torch.equal(now[alive], then[alive])
-    assert torch.equal(sae.b_dec, before[3])
+    assert torch.allclose(weights.W_dec[units], unit_vectors)
+    assert torch.allclose(weights.W_enc[units], 0.2 * mean_alive * unit_vectors)
+    assert not weights.b_enc[units].any()
+    assert torch.equal(weights.threshold[units] == 0.25, torch.tensor([recipe.name == "jumprelu"] * 2))
+    for now, then in zip((*weights.four(), weights.threshold), before, strict=True):
+        assert torch.equal(now[alive] if len(now) == UNITS else now, then[alive] if len(then) == UNITS else then)
 
 
-def test_exactly_the_changed_moments_are_reset() -> None:
+@pytest.mark.parametrize("recipe", [bricken_2023(batch=16), jumprelu(batch=16)], ids=lambda recipe: recipe.name)
+def test_exactly_the_changed_moments_are_reset(recipe: TrainingRecipe) -> None:
     """Adam's moments of the revived units are 0; of all other entries, and of the decoder bias, unchanged."""
-    sae = _autoencoder()
-    recipe = bricken_2023(batch=16)
-    step = Step(sae, recipe)
-    step(_inputs(16), l1=0.1, learning_rate=1e-3)
+    weights = _weights(recipe)
+    step = Step(weights, recipe)
+    for _ in range(2):
+        step(_inputs(16), weight=0.1, learning_rate=1e-3)
     moments = ("exp_avg", "exp_avg_sq")
-    before = {(i, m): step.optimizer.state[t][m].clone() for i, t in enumerate(sae.parameters()) for m in moments}
+    before = {(i, m): step.optimizer.state[t][m].clone() for i, t in enumerate(step.trained) for m in moments}
     units = torch.tensor([0, 5])
-    reset_moments(step.optimizer, sae, units)
-    for i, tensor in enumerate(sae.parameters()):
+    reset_moments(step.optimizer, weights, recipe.sparsity, units)
+    for i, tensor in enumerate(step.trained):
         for moment in moments:
             expected = before[i, moment].clone()
-            if i < 3:
+            if tensor is not weights.b_dec:
                 expected[units] = 0
             assert torch.equal(step.optimizer.state[tensor][moment], expected)
-            assert expected.any()
+            assert expected.any() or i == 4

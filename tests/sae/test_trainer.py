@@ -1,5 +1,6 @@
 """The trainer, on planted dictionaries and on a tiny subject."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +12,17 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from sae.config import TrainingRecipe, april_2024, bricken_2023, training_recipe
+from sae.config import TrainingRecipe
 from sae.corpus.document import Document
 from sae.corpus.windows import Windows, cut_windows
 from sae.errors import UserError
 from sae.formats import load_dictionary
+from sae.pool import Rows
+from sae.recipes import april_2024, batchtopk, bricken_2023, jumprelu, topk, training_recipe
+from sae.rows import activation_rows, train
 from sae.subject import Subject, load_subject
-from sae.trainer import TrainLog, activation_rows, firing_rate, train, train_on
+from sae.trainee import TrainLog, firing_rate
+from sae.trainer import train_on
 
 D_IN, PLANTED = 24, 32
 
@@ -27,12 +32,16 @@ def _planted() -> torch.Tensor:
     return torch.nn.functional.normalize(torch.randn(PLANTED, D_IN, generator=generator), dim=1)
 
 
-def _stream(directions: torch.Tensor, seed: int = 0) -> Iterator[torch.Tensor]:
+def _stream(directions: torch.Tensor, seed: int = 0) -> Rows:
     """Sums of on average 1.5 directions with weights between 0.5 and 1.5, without end."""
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        fires = torch.rand(300, len(directions), generator=generator) < 1.5 / len(directions)
-        yield (fires * (torch.rand(fires.shape, generator=generator) + 0.5)) @ directions
+
+    def rows(start: int) -> Iterator[torch.Tensor]:
+        for piece in itertools.count(start):
+            generator = torch.Generator().manual_seed(1000 * seed + piece)
+            fires = torch.rand(300, len(directions), generator=generator) < 1.5 / len(directions)
+            yield (fires * (torch.rand(fires.shape, generator=generator) + 0.5)) @ directions
+
+    return rows
 
 
 @pytest.mark.parametrize(
@@ -40,6 +49,19 @@ def _stream(directions: torch.Tensor, seed: int = 0) -> Iterator[torch.Tensor]:
     [
         bricken_2023(d_sae=64, tokens=300 * 256, batch=256, l1=0.05, learning_rate=1e-2, pool_batches=8, seed=1),
         april_2024(d_sae=64, tokens=300 * 256, batch=256, l1=1.0, learning_rate=1e-2, pool_batches=8, seed=1),
+        topk(d_sae=64, tokens=300 * 256, batch=256, k=2, learning_rate=1e-2, pool_batches=8, seed=1),
+        batchtopk(d_sae=64, tokens=300 * 256, batch=256, k=2, learning_rate=1e-2, pool_batches=8, seed=1),
+        jumprelu(
+            d_sae=64,
+            tokens=300 * 256,
+            batch=256,
+            l0=0.1,
+            bandwidth=0.05,
+            threshold=0.1,
+            learning_rate=1e-2,
+            pool_batches=8,
+            seed=1,
+        ),
     ],
     ids=lambda recipe: recipe.name,
 )
@@ -63,7 +85,7 @@ def _short(**changes: object) -> TrainingRecipe:
 def test_what_is_saved_is_what_is_returned(tmp_path: Path) -> None:
     """The directory loads into the returned autoencoder, with its firing rates and facts beside it."""
     sae = train_on(_stream(_planted()), _short(), tmp_path)
-    x = next(_stream(_planted(), seed=5))
+    x = next(_stream(_planted(), seed=5)(0))
     loaded, info = load_dictionary(tmp_path)
     assert torch.equal(loaded.encode(x), sae.encode(x))
     assert (info.d_in, info.n_units) == (D_IN, 16)
@@ -121,12 +143,12 @@ def test_the_learning_rate_warms_up_again_after_resampling(tmp_path: Path) -> No
 def test_a_loss_that_is_not_finite_names_the_step_and_the_last_checkpoint(tmp_path: Path) -> None:
     """The run stops at the bad batch, and the checkpoint it names can be loaded."""
 
-    def spoiled() -> Iterator[torch.Tensor]:
-        for i, piece in enumerate(_stream(_planted())):
+    def spoiled(start: int) -> Iterator[torch.Tensor]:
+        for i, piece in enumerate(_stream(_planted())(start), start):
             yield piece if i < 3 else piece * torch.nan
 
     with pytest.raises(UserError, match=r"The loss is nan at step \d+[\s\S]*checkpoint-\d+") as caught:
-        train_on(spoiled(), _short(tokens=3200), tmp_path)
+        train_on(spoiled, _short(tokens=3200), tmp_path)
     (checkpoint,) = tmp_path.glob("checkpoint-*")
     assert str(checkpoint) in str(caught.value)
     sae, _ = load_dictionary(checkpoint)
@@ -151,7 +173,7 @@ def test_a_finished_directory_is_not_overwritten(tmp_path: Path) -> None:
     """A second run into the same directory is refused before anything is computed."""
     train_on(_stream(_planted()), _short(), tmp_path)
     with pytest.raises(UserError, match="already holds an autoencoder"):
-        train_on(iter(()), _short(), tmp_path)
+        train_on(lambda start: iter(()), _short(), tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -220,5 +242,5 @@ def test_each_pass_over_the_windows_has_every_token_in_a_new_order(subject: Subj
 def test_firing_rates_are_shares_of_rows(tmp_path: Path) -> None:
     """Each rate is the mean of the unit's firing over all rows, over more than one chunk."""
     sae = train_on(_stream(_planted()), _short(), tmp_path)
-    x = torch.cat([next(_stream(_planted(), seed=i)) for i in range(20)])
+    x = torch.cat([next(_stream(_planted(), seed=i)(0)) for i in range(20)])
     assert torch.allclose(firing_rate(sae, x), (sae.encode(x) > 0).float().mean(0))

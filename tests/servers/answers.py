@@ -5,6 +5,7 @@ import json
 import re
 from typing import Any
 
+_QUESTION = re.compile(r"^item (\d+): ", re.MULTILINE)
 _ITEM = re.compile(r"^item (\d+) \((\d+) tokens?\):", re.MULTILINE)
 _TOO_LONG = 500
 """Characters of an explanation of the wrong length."""
@@ -20,6 +21,9 @@ def default_answer(body: dict[str, Any]) -> str:
     if "predictions" in properties:
         wanted = [(int(item), int(count)) for item, count in _ITEM.findall(user_text(body))]
         return json.dumps({"predictions": [_levels(digest, item, count) for item, count in wanted]})
+    if "answers" in properties:
+        numbers = [int(item) for item in _QUESTION.findall(user_text(body))]
+        return json.dumps({"answers": [_certainty(digest, item) for item in numbers]})
     return f"answer {digest[:8]}"
 
 
@@ -54,6 +58,10 @@ def sent_text(body: dict[str, Any]) -> str:
     """Everything that is read, as JSON."""
     parts = ("system", "instructions", "messages", "input", "prompt")
     return "".join(json.dumps(body[part]) for part in parts if part in body)
+
+
+def _certainty(digest: str, item: int) -> dict[str, int]:
+    return {"item": item, "sure": hashlib.sha256(f"{digest} {item}".encode()).digest()[0] % 10}
 
 
 def _levels(digest: str, item: int, count: int) -> dict[str, Any]:

@@ -1,0 +1,107 @@
+"""A run on disk: everything it needs to go on as if it had never stopped.
+
+``checkpoint-TOKENS/`` holds the pool, and for every dictionary of the run its weights, Adam's moments, schedules,
+statistics and generators, in safetensors and JSON; beside them the same dictionaries in SAELens format, usable as they
+are. A checkpoint is written under another name and renamed, so that one with this name is whole.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sae.config import TrainingRecipe
+from sae.errors import UserError
+from sae.formats.saelens import SaeMetadata
+from sae.pool import Pool, PoolState, Rows
+from sae.trainee import Trainee
+
+_PREFIX, _PARTIAL = "checkpoint-", ".partial"
+_STATE, _POOL = "state.json", "pool.safetensors"
+
+
+def write_checkpoint(
+    out: Path, trainees: Sequence[Trainee], pool: Pool, identity: Mapping[str, Any], metadata: SaeMetadata
+) -> Path:
+    """Save everything in ``out/checkpoint-TOKENS``, then remove the checkpoints before it."""
+    place = out / f"{_PREFIX}{trainees[0].tokens}"
+    partial = place.with_name(place.name + _PARTIAL)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    state = pool.state()
+    _save(partial / _POOL, {"rows": state.rows, "rest": state.rest, "order": state.order})
+    for trainee in trainees:
+        trainee.save(partial / trainee.name, metadata)
+        _save(partial / trainee.name / "state.safetensors", trainee.tensors())
+    values = {
+        "identity": identity,
+        "pool": {"taken": state.taken, "rng": state.rng},
+        "trainees": {trainee.name: trainee.numbers() for trainee in trainees},
+    }
+    with (partial / _STATE).open("w", encoding="utf-8") as file:
+        json.dump(values, file)
+        file.flush()
+        os.fsync(file.fileno())
+    if place.exists():
+        shutil.rmtree(place)
+    partial.replace(place)
+    remove_checkpoints(out, keep=place)
+    return place
+
+
+def find_checkpoint(out: Path) -> Path | None:
+    """The newest whole checkpoint in `out`."""
+    found = [path for path in out.glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdigit()]
+    return max(found, key=lambda path: int(path.name.removeprefix(_PREFIX)), default=None)
+
+
+def read_checkpoint(
+    place: Path, recipes: Mapping[str, TrainingRecipe], rows: Rows, identity: Mapping[str, Any], device: torch.device
+) -> tuple[Pool, list[Trainee]]:
+    """The pool and the dictionaries as they were. Raises `UserError` where `identity` is not the checkpoint's."""
+    values = json.loads((place / _STATE).read_text("utf-8"))
+    if different := list(_differences("", values["identity"], json.loads(json.dumps(identity)))):
+        raise UserError(
+            f"{place} belongs to another run: {'; '.join(different)}.",
+            do="Repeat the command that began it, with --resume, or choose another directory.",
+        )
+    tensors = _load(place / _POOL, device)
+    state = PoolState(tensors["rows"], tensors["rest"], tensors["order"], **values["pool"])
+    first = next(iter(recipes.values()))
+    pool = Pool(rows, size=len(state.rows), batch=first.batch, seed=first.seed, state=state)
+    trainees = [
+        Trainee.restored(name, recipe, _load(place / name / "state.safetensors", device), values["trainees"][name])
+        for name, recipe in recipes.items()
+    ]
+    return pool, trainees
+
+
+def remove_checkpoints(out: Path, *, keep: Path | None = None) -> None:
+    """Remove every checkpoint in `out`, begun or whole, except `keep`."""
+    for path in out.glob(f"{_PREFIX}*"):
+        if path != keep:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _differences(name: str, then: Any, now: Any) -> list[str]:
+    if isinstance(then, dict) and isinstance(now, dict):
+        keys = sorted({*then, *now})
+        return [line for key in keys for line in _differences(f"{name} {key}".strip(), then.get(key), now.get(key))]
+    return [] if then == now else [f"{name} was {then}, now {now}"]
+
+
+def _save(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, file)
+    with file.open("rb") as written:
+        os.fsync(written.fileno())
+
+
+def _load(file: Path, device: torch.device) -> dict[str, Tensor]:
+    """Copies in memory of torch's own: results can depend on how memory is aligned."""
+    return {name: tensor.to(device, copy=True) for name, tensor in load_file(file).items()}

@@ -1,0 +1,57 @@
+"""What a training step saw, and where it puts its gradients."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class StepResult:
+    """What a step saw, before it changed the weights."""
+
+    loss: float
+    """Objective: squared error plus penalty, mean over the batch."""
+    mse: float
+    """Its squared error, in the objective's own scale (mean or sum over elements)."""
+    penalty: float
+    """The rest of it with its weight: L1, L0, or the dead units' loss."""
+    fired: Bool[Tensor, " unit"]
+    """Units that fired at least once in the batch."""
+    activations: Float[Tensor, "..."]
+    """Of the batch: all of them as (token, unit), or in the TopK family one per chosen unit. Until the next step."""
+
+    @classmethod
+    def of(cls, mse: Tensor, penalty: Tensor, fired: Tensor, activations: Tensor) -> "StepResult":
+        """From tensors of one number each, read together."""
+        first, second = torch.stack([mse, penalty]).tolist()
+        return cls(first + second, first, second, fired, activations)
+
+
+def gradient(tensor: Tensor) -> Tensor:
+    """The memory of its gradient, allocated once."""
+    assert tensor.grad is not None
+    return tensor.grad
+
+
+def places_above(values: Float[Tensor, "..."], limit: float) -> Int64[Tensor, " place"]:
+    """Flat places of the entries above `limit`, rising."""
+    above = _compared(values, limit)
+    if isinstance(above, Tensor):
+        return above.flatten().nonzero().squeeze(1)
+    return torch.from_numpy(np.flatnonzero(above))
+
+
+def count_above(values: Float[Tensor, "..."], limit: float = 0.0) -> int:
+    """How many entries are above `limit`."""
+    above = _compared(values, limit)
+    return int(above.sum()) if isinstance(above, Tensor) else int(np.count_nonzero(above))
+
+
+def _compared(values: Tensor, limit: float) -> np.ndarray | Tensor:
+    """On a processor by numpy, whose comparisons and searches are several times faster than torch's."""
+    if values.device.type == "cpu" and values.dtype in {torch.float32, torch.float64}:
+        return values.numpy() > limit
+    return values > limit

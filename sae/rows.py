@@ -1,0 +1,83 @@
+"""The vectors that a dictionary is trained on: a subject's activations at a site."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from sae.architectures.weights import Trained
+from sae.config import TrainingRecipe
+from sae.corpus.windows import Windows
+from sae.errors import UserError
+from sae.formats.saelens import SaeMetadata
+from sae.sites import Site
+from sae.subject import Subject
+from sae.trainee import TrainLog
+from sae.trainer import sweep_on
+
+_WINDOWS_AT_ONCE = 64
+
+
+def train(
+    subject: Subject,
+    site: Site,
+    windows: Windows,
+    recipe: TrainingRecipe,
+    out: Path,
+    *,
+    on_log: Callable[[TrainLog], None] = lambda _: None,
+    metadata: SaeMetadata | None = None,
+    resume: bool = False,
+) -> Trained:
+    """Train on the activations of `subject` at `site` over `windows`; see `sae.trainer.train_on`."""
+    return sweep(subject, site, windows, {"": recipe}, out, on_log=on_log, metadata=metadata, resume=resume)[""]
+
+
+def sweep(
+    subject: Subject,
+    site: Site,
+    windows: Windows,
+    recipes: Mapping[str, TrainingRecipe],
+    out: Path,
+    *,
+    on_log: Callable[[TrainLog], None] = lambda _: None,
+    metadata: SaeMetadata | None = None,
+    resume: bool = False,
+) -> Mapping[str, Trained]:
+    """Train several dictionaries in one pass over the activations; see `sae.trainer.sweep_on`.
+
+    Windows come in a seeded order, and in a new one each time they have all been seen. BOS and padding are left out.
+    """
+    metadata = dataclasses.replace(
+        metadata or SaeMetadata(),
+        subject=subject.name,
+        site=site.name,
+        context=windows.context,
+        prepend_bos=windows.first == 1,
+    )
+    rows = partial(activation_rows, subject, site, windows, next(iter(recipes.values())).seed)
+    source = {"subject": subject.digest, "site": site.name, "windows": len(windows), "tokens": windows.n_tokens}
+    return sweep_on(rows, recipes, out, on_log=on_log, metadata=metadata, source=source, resume=resume)
+
+
+def activation_rows(
+    subject: Subject, site: Site, windows: Windows, seed: int, start: int = 0
+) -> Iterator[Float[Tensor, "token d_in"]]:
+    """The site's activations at the positions that count, without end, from piece `start` on.
+
+    Every pass over the windows has its own order, drawn from `seed` and the number of the pass.
+    """
+    if not windows.n_tokens:
+        raise UserError("There are no tokens to train on.", do="Give a larger corpus or a shorter context.")
+    pieces = -(-len(windows) // _WINDOWS_AT_ONCE)
+    number, first = divmod(start, pieces)
+    while True:
+        order = np.random.default_rng([seed, number]).permutation(len(windows))
+        for piece in range(first, pieces):
+            begin = piece * _WINDOWS_AT_ONCE
+            yield subject.rows(site, windows.select(order[begin : begin + _WINDOWS_AT_ONCE]))
+        number, first = number + 1, 0

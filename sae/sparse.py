@@ -1,0 +1,142 @@
+"""Gradients of the TopK family, in which few units have an activation on an input: indices and values end to end.
+
+Besides the encoder there is no product with all units. What is decoded is gathered, the activations' gradient is
+sampled at the chosen units, and the weights' gradients are gathered too, from the transposed list of choices.
+"""
+
+from dataclasses import dataclass
+from typing import assert_never
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from sae.architectures.weights import Weights
+from sae.config import BatchTopK, TopK, TrainingRecipe
+from sae.losses import auxiliary_ratio
+from sae.outcome import StepResult, gradient, places_above
+
+_GUESS = 0.8
+"""Share of the running threshold above which the chosen units of a batch are searched first."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Chosen:
+    """The activations of a batch, input by input."""
+
+    units: Int64[Tensor, " entry"]
+    """Unit of each entry."""
+    values: Float[Tensor, " entry"]
+    """Its activation, >= 0."""
+    rows: Int64[Tensor, " entry"]
+    """Its input, rising."""
+    starts: Int64[Tensor, " token"]
+    """First entry of every input."""
+
+
+class SparsePass:
+    """Forward and backward through the chosen units. Owns the buffer of pre-activations."""
+
+    def __init__(self, weights: Weights, recipe: TrainingRecipe, sparsity: TopK | BatchTopK) -> None:
+        self.weights, self.recipe, self.sparsity = weights, recipe, sparsity
+        self.dtype = torch.bfloat16 if recipe.precision == "bf16" else weights.W_enc.dtype
+        self._z = weights.W_enc.new_empty(recipe.batch, weights.n_units, dtype=self.dtype)
+
+    def __call__(self, inputs: Float[Tensor, "token d_in"], dead: Int64[Tensor, " dead"] | None) -> StepResult:
+        """Write the gradient of `sae.losses.objective` into every trained tensor's ``.grad``."""
+        w_enc, b_enc, w_dec, b_dec = self.weights.four()
+        batch, elements = len(inputs), self.recipe.elements(self.weights.d_in)
+        centred = self.weights.centred(inputs)
+        torch.addmm(b_enc.to(self.dtype), centred.to(self.dtype), w_enc.to(self.dtype).T, out=self._z)
+        chosen = self._choose()
+        error = embedding_bag(chosen.units, w_dec, chosen.starts, mode="sum", per_sample_weights=chosen.values)
+        error.add_(b_dec).sub_(inputs)
+        squared = torch.linalg.vector_norm(error).square() / (elements * batch)
+        left = -error if dead is not None and len(dead) else None
+        error.mul_(2 / (elements * batch))
+
+        sampled = torch.ops.aten._embedding_bag_per_sample_weights_backward(  # noqa: SLF001
+            error, w_dec, chosen.units, chosen.starts, chosen.rows, 0, -1
+        )
+        sampled *= chosen.values > 0
+        counts = torch.bincount(chosen.units, minlength=self.weights.n_units)
+        order = chosen.units.int().argsort(stable=True)
+        rows, starts = chosen.rows[order], counts.cumsum(0) - counts
+        values = chosen.values[order]
+        w_dec.grad = embedding_bag(rows, error, starts, mode="sum", per_sample_weights=values)
+        sampled = sampled[order]
+        w_enc.grad = embedding_bag(rows, centred, starts, mode="sum", per_sample_weights=sampled)
+        b_enc.grad = torch.segment_reduce(sampled, "sum", lengths=counts, unsafe=True, initial=0)
+        auxiliary = squared.new_zeros(())
+        if dead is not None and left is not None:
+            auxiliary = self._auxiliary(inputs, centred, left, dead)
+        torch.sum(error, 0, out=gradient(b_dec))
+        if self.weights.pre_encoder_bias:
+            gradient(b_dec).sub_(gradient(b_enc) @ w_enc)
+        return StepResult.of(squared, auxiliary, counts > 0, chosen.values)
+
+    def _choose(self) -> Chosen:
+        z, k = self._z, self.sparsity.k
+        batch, units = z.shape
+        match self.sparsity:
+            case TopK():
+                values, at = z.topk(k, sorted=False)
+                starts = torch.arange(0, batch * k, k, device=z.device)
+                rows = torch.arange(batch, device=z.device).repeat_interleave(k)
+                return Chosen(at.flatten(), self._float(values.flatten()).relu_(), rows, starts)
+            case BatchTopK():
+                places = self._largest(batch * k)
+                values, rows = self._float(z.view(-1)[places]), places // units
+                counts = torch.bincount(rows, minlength=batch)
+                self._move_threshold(values)
+                return Chosen(places % units, values, rows, counts.cumsum(0) - counts)
+            case _:
+                assert_never(self.sparsity)
+
+    def _largest(self, count: int) -> Int64[Tensor, " entry"]:
+        """Flat places of the `count` largest positive pre-activations, rising; of all positive ones where fewer."""
+        flat = self._z.view(-1)
+        places = places_above(flat, _GUESS * float(self.weights.threshold))
+        if len(places) < count:
+            places = places_above(flat, 0.0)
+        if len(places) <= count:
+            return places
+        kept = flat[places].topk(count, sorted=False).indices
+        return places[kept.sort().values]
+
+    def _move_threshold(self, values: Float[Tensor, " entry"]) -> None:
+        """Towards the smallest activation of the batch; the first batch sets it."""
+        threshold = self.weights.threshold
+        if isinstance(self.sparsity, BatchTopK) and len(values):
+            rate = self.sparsity.threshold_rate if float(threshold) > 0 else 1.0
+            threshold.lerp_(values.min().expand(1), rate)
+
+    def _auxiliary(
+        self,
+        inputs: Float[Tensor, "token d_in"],
+        centred: Float[Tensor, "token d_in"],
+        left: Float[Tensor, "token d_in"],
+        dead: Int64[Tensor, " dead"],
+    ) -> Float[Tensor, ""]:
+        """Add the gradient of `sae.losses.auxiliary_loss`; its value. Dense, because few units are dead."""
+        w_enc, b_enc, w_dec, _ = self.weights.four()
+        scale = self.sparsity.aux_weight * auxiliary_ratio(inputs, left)
+        scale /= self.recipe.elements(self.weights.d_in) * len(inputs)
+        activations = self._float(self._z.index_select(1, dead)).relu_()
+        most = self.sparsity.aux_k or self.weights.d_in // 2
+        if len(dead) > most:
+            values, units = activations.topk(most, sorted=False)
+            activations = torch.zeros_like(activations).scatter_(1, units, values)
+        rows = w_dec[dead]
+        missed = activations @ rows - left
+        loss = torch.linalg.vector_norm(missed).square() * scale
+        missed.mul_(2 * scale)
+        of_activations = torch.ops.aten.threshold_backward(missed @ rows.T, activations, 0)
+        gradient(w_dec).index_add_(0, dead, activations.T @ missed)
+        gradient(w_enc).index_add_(0, dead, of_activations.T @ centred)
+        gradient(b_enc).index_add_(0, dead, of_activations.sum(0))
+        return loss
+
+    def _float(self, values: Tensor) -> Tensor:
+        return values.to(self.weights.W_enc.dtype)

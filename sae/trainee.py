@@ -1,0 +1,247 @@
+"""One dictionary in training: its weights, schedules, statistics, and all that a checkpoint of it holds."""
+
+import dataclasses
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from sae.architectures.initial import initial_weights, input_transform
+from sae.architectures.weights import Inputs, Trained, Weights
+from sae.config import BatchTopK, TopK, TrainingRecipe
+from sae.dictionary import Dictionary
+from sae.errors import UserError
+from sae.formats.saelens import SaeMetadata, save_saelens
+from sae.outcome import StepResult, count_above
+from sae.resample import choose_inputs, dead_units, reset_moments, revive, sample_losses
+from sae.step import Step, matmul_precision, ramp
+
+_SAMPLE = 16_384
+"""Inputs that decide how inputs are centred and scaled, and the geometric median."""
+_ROWS_AT_ONCE = 4096
+_ULTRA_LOW = 1e-6
+"""Density below which a living unit counts as ultra-low (Towards Monosemanticity)."""
+_ULTRA_LOW_TOKENS = 10_000_000
+"""Tokens over which that density is counted: ten expected firings at its edge."""
+_DIVERGED = 1000.0
+"""Fraction of variance unexplained above which a run is given up: a thousand times worse than the mean."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainLog:
+    """One line of the training log, from the batch before it."""
+
+    name: str
+    """Which dictionary of a sweep; empty where there is one."""
+    architecture: str
+    """Class of the recipe's sparsity, such as ``TopK``."""
+    tokens: int
+    """Vectors trained on so far."""
+    loss: float
+    """Objective: squared error plus penalty."""
+    mse: float
+    """Its squared error, summed over elements or their mean as in the recipe, in scaled units."""
+    penalty: float
+    """Its penalty with its weight: L1, L0, or the dead units' auxiliary loss."""
+    l0: float
+    """Mean number of units that fire on a token."""
+    fvu: float
+    """Fraction of variance unexplained, 0 for a perfect reconstruction."""
+    dead: int
+    """Units that have not fired within the recipe's dead window."""
+    ultra_low: int | None
+    """Living units with a density below 1e-6 in the last whole 10 million tokens; None before there were as many."""
+    learning_rate: float
+    """Of this step."""
+    tokens_per_second: float
+    """Since the line before, by all dictionaries of a sweep together as one."""
+
+
+class Trainee:
+    """Learns from one batch at a time. `advance` and `tensors` are all that the trainer's loop and checkpoints need."""
+
+    def __init__(self, name: str, recipe: TrainingRecipe, weights: Weights, inputs: Inputs) -> None:
+        self.name, self.recipe, self.weights, self.inputs = name, recipe, weights, inputs
+        self.step = Step(weights, recipe)
+        self.rng = np.random.default_rng(recipe.seed)
+        self.done = 0
+        """Steps taken."""
+        self.last_fired = torch.zeros(weights.n_units, dtype=torch.int64, device=weights.W_enc.device)
+        self.batches_fired = torch.zeros_like(self.last_fired)
+        """In how many batches each unit fired since `_counted_from`."""
+        self._counted_from = 0
+        self._ultra_low: int | None = None
+        self._resampled = -recipe.steps
+        self._logged = (0, time.monotonic())
+
+    @classmethod
+    def new(cls, name: str, recipe: TrainingRecipe, rows: Float[Tensor, "token d_in"]) -> "Trainee":
+        """Before its first step; `rows` are activations to start from."""
+        sample = rows[:_SAMPLE]
+        inputs = input_transform(recipe, sample)
+        return cls(name, recipe, initial_weights(recipe, inputs(sample)), inputs)
+
+    @property
+    def tokens(self) -> int:
+        """Vectors trained on."""
+        return self.done * self.recipe.batch
+
+    def advance(self, batch: Float[Tensor, "token d_in"], pool: Float[Tensor, "waiting d_in"]) -> TrainLog | None:
+        """One step on `batch`, and new directions from `pool` where they are due; a log record where that is.
+
+        Raises `UserError` where the loss is not finite; the weights are then those before `batch`.
+        """
+        recipe = self.recipe
+        inputs = self.inputs(batch)
+        weight = recipe.weight * ramp(self.done, recipe.steps, warmup=recipe.sparsity_warmup)
+        learning_rate = recipe.learning_rate * min(
+            ramp(self.done, recipe.steps, warmup=recipe.learning_rate_warmup, decay=recipe.learning_rate_decay),
+            ramp(self.done - self._resampled, recipe.steps, warmup=recipe.resample_warmup),
+        )
+        dead = self.dead() if isinstance(recipe.sparsity, TopK | BatchTopK) else None
+        result = self.step(inputs, weight=weight, learning_rate=learning_rate, dead=dead)
+        if not math.isfinite(result.loss):
+            raise UserError(
+                f"The loss is {result.loss} at step {self.done}, after {self.tokens} tokens{self._called()}.",
+                do="Lower the learning rate, or check the activations.",
+            )
+        self.done += 1
+        self._count(result)
+        log = self._log(inputs, result, learning_rate) if self.due(recipe.log_every) else None
+        if self.done in recipe.resample_steps:
+            self._resample(pool, weight)
+        return log
+
+    def due(self, every: int) -> bool:
+        """Whether the last step crossed a multiple of `every` tokens, or was the last of the run."""
+        return self.tokens // every > (self.tokens - self.recipe.batch) // every or self.done == self.recipe.steps
+
+    def dead(self) -> Int64[Tensor, " dead"]:
+        """Units that have not fired within the recipe's dead window."""
+        return dead_units(self.last_fired, self.done, self.recipe.dead_steps)
+
+    def dictionary(self) -> Trained:
+        """The autoencoder as it is now, in the site's units."""
+        return self.weights.dictionary(self.recipe.sparsity, self.inputs)
+
+    def save(
+        self, directory: Path, metadata: SaeMetadata, pool: Float[Tensor, "waiting d_in"] | None = None
+    ) -> Trained:
+        """Write the autoencoder in SAELens format, with its firing rates on `pool`, and return it."""
+        finished = self.dictionary()
+        metadata = dataclasses.replace(metadata, training=dataclasses.asdict(self.recipe))
+        rate = None
+        if pool is not None:
+            with matmul_precision(self.recipe.precision):
+                rate = firing_rate(finished, pool)
+            metadata = dataclasses.replace(metadata, l0=rate.sum().item(), dead=len(self.dead()))
+        save_saelens(directory, finished, metadata, firing_rate=rate)
+        return finished
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint holds of it besides `numbers`, by name."""
+        own = {name: getattr(self.weights, name) for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")}
+        own |= {"centre": self.inputs.centre, "last_fired": self.last_fired, "batches_fired": self.batches_fired}
+        for i, tensor in enumerate(self.step.trained):
+            own |= {f"adam.{i}.{key}": value for key, value in self.step.optimizer.state[tensor].items()}
+        return own
+
+    def numbers(self) -> dict[str, Any]:
+        """The rest, as JSON can hold it without loss."""
+        return {
+            "done": self.done,
+            "scale": self.inputs.scale,
+            "rng": self.rng.bit_generator.state,
+            "resampled": self._resampled,
+            "counted_from": self._counted_from,
+            "ultra_low": self._ultra_low,
+        }
+
+    @classmethod
+    def restored(
+        cls, name: str, recipe: TrainingRecipe, tensors: dict[str, Tensor], numbers: dict[str, Any]
+    ) -> "Trainee":
+        """What `tensors` and `numbers` were taken from."""
+        four = (tensors[name] for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold"))
+        weights = Weights(*four, pre_encoder_bias=recipe.pre_encoder_bias)
+        trainee = cls(name, recipe, weights, Inputs(tensors["centre"], numbers["scale"]))
+        for i, tensor in enumerate(trainee.step.trained):
+            keys = ("step", "exp_avg", "exp_avg_sq")
+            found = {key: tensors[f"adam.{i}.{key}"] for key in keys if f"adam.{i}.{key}" in tensors}
+            trainee.step.optimizer.state[tensor].update(found)
+        trainee.last_fired, trainee.batches_fired = tensors["last_fired"], tensors["batches_fired"]
+        trainee.done, trainee._resampled = numbers["done"], numbers["resampled"]
+        trainee._counted_from, trainee._ultra_low = numbers["counted_from"], numbers["ultra_low"]
+        trainee.rng.bit_generator.state = numbers["rng"]
+        trainee._logged = (trainee.tokens, time.monotonic())
+        return trainee
+
+    def _called(self) -> str:
+        return f" ({self.name})" if self.name else ""
+
+    def _count(self, result: StepResult) -> None:
+        self.last_fired[result.fired] = self.done
+        # A unit this rare fires at most once in a batch, so that batches are as good as tokens, and free.
+        self.batches_fired += result.fired
+        counted = self.tokens - self._counted_from
+        if counted >= _ULTRA_LOW_TOKENS:
+            rare = (self.batches_fired > 0) & (self.batches_fired < _ULTRA_LOW * counted)
+            self._ultra_low, self._counted_from = int(rare.sum()), self.tokens
+            self.batches_fired.zero_()
+
+    def _resample(self, pool: Tensor, weight: float) -> None:
+        units = self.dead()
+        sample = self.rng.permutation(len(pool))[: self.recipe.resample_inputs]
+        inputs = self.inputs(pool[torch.from_numpy(sample).to(units.device)])
+        with matmul_precision(self.recipe.precision):
+            losses = sample_losses(self.weights, self.recipe, inputs, weight)
+        losses[(inputs == 0).all(1).cpu().numpy()] = 0
+        chosen = torch.from_numpy(choose_inputs(losses, len(units), self.rng)).to(units.device)
+        units = units[: len(chosen)]
+        revive(self.weights, self.recipe.sparsity, units, inputs[chosen])
+        reset_moments(self.step.optimizer, self.weights, self.recipe.sparsity, units)
+        self.last_fired[units] = self.done
+        if len(units):
+            self._resampled = self.done
+
+    def _log(self, inputs: Tensor, result: StepResult, learning_rate: float) -> TrainLog:
+        elements = self.recipe.elements(self.weights.d_in)
+        variance = (inputs - inputs.mean(0)).square().sum(1).mean().item() / elements
+        fvu = result.mse / variance if variance else math.nan
+        if fvu > _DIVERGED:
+            raise UserError(
+                f"The training diverges{self._called()}: the error is {fvu:.3g} times the variance at step {self.done}",
+                do="Lower the learning rate, or check the activations.",
+            )
+        tokens, then = self._logged
+        now = time.monotonic()
+        self._logged = (self.tokens, now)
+        return TrainLog(
+            name=self.name,
+            architecture=type(self.recipe.sparsity).__name__,
+            tokens=self.tokens,
+            loss=result.loss,
+            mse=result.mse,
+            penalty=result.penalty,
+            l0=count_above(result.activations) / len(inputs),
+            fvu=fvu,
+            dead=len(self.dead()),
+            ultra_low=self._ultra_low,
+            learning_rate=learning_rate,
+            tokens_per_second=(self.tokens - tokens) / max(now - then, 1e-9),
+        )
+
+
+@torch.no_grad()
+def firing_rate(dictionary: Dictionary, rows: Float[Tensor, "token d_in"]) -> Float[Tensor, " unit"]:
+    """Share of `rows` on which each unit fires."""
+    counts = torch.zeros(dictionary.n_units, device=rows.device)
+    for part in rows.split(_ROWS_AT_ONCE):
+        counts += (dictionary.encode(part) > 0).sum(0)
+    return counts / len(rows)

@@ -1,8 +1,7 @@
 """One arm against another: differences of every measure, among all units and among those that are alike."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 
@@ -34,7 +33,6 @@ from autointerp.statistics import Estimate, bootstrap_difference
 from autointerp.wording import n_words
 
 RESAMPLES = 1000
-_Keep: TypeAlias = Callable[[Outcome], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +101,8 @@ def contrast(table: Counted, reference: str, baseline: ArmInfo) -> Contrast:
     if isinstance(support, Undefined):
         nothing = Difference((0, 0), documents=False, median=support, mean=support, superior=support, test=support)
         none = dict.fromkeys(table.contrasted, nothing)
-        intervals = (support,) * len(table.intervals)
-        return Contrast(baseline.label, support, none, *(support,) * 7, intervals)
+        rest = support, support, support, support, support, support, support
+        return Contrast(baseline.label, support, none, *rest, (support,) * len(table.intervals))
 
     def keep(outcome: Outcome) -> bool:
         return support is None or support.low <= outcome.statistics.density_explain <= support.high
@@ -173,9 +171,7 @@ def _density_strata(scored: Sequence[Outcome]) -> np.ndarray:
     return density_strata(np.array([each.statistics.density_explain for each in scored], dtype=np.float64))
 
 
-def _evidence_matched(
-    x: Sample, y: Sample, first: Sequence[Outcome], second: Sequence[Outcome]
-) -> Matched | Undefined:
+def _evidence_matched(x: Sample, y: Sample, first: Sequence[Outcome], second: Sequence[Outcome]) -> Matched | Undefined:
     strata: list[np.ndarray] = []
     for scored in (first, second):
         known = [each.statistics.evidence for each in scored if each.statistics.evidence is not None]

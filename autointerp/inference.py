@@ -134,7 +134,9 @@ def _resampled(
     clusters = np.unique(np.concatenate([sample.cluster for sample in samples]))
     influences = [_matrix(sample, clusters) for sample in samples]
     middles = [float(sample.values.mean()) for sample in samples]
-    drawn_together = [middle + _shrunk(sample) * (sample.values - middle) for sample, middle in zip(samples, middles)]
+    drawn_together = [
+        middle + _shrunk(sample) * (sample.values - middle) for sample, middle in zip(samples, middles, strict=True)
+    ]
     at_once = max(1, _CELLS // (sum(map(len, samples)) + len(clusters)))
     for begin in range(0, resamples, at_once):
         rows = min(at_once, resamples - begin)
@@ -264,9 +266,7 @@ def benjamini_hochberg(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " tes
     return adjusted
 
 
-def against_null(
-    scores: Float[np.ndarray, " unit"], null: Float[np.ndarray, " draw"]
-) -> Float[np.ndarray, " unit"]:
+def against_null(scores: Float[np.ndarray, " unit"], null: Float[np.ndarray, " draw"]) -> Float[np.ndarray, " unit"]:
     """One-sided p-value of each score among the `null` scores, itself counted: (1 + those as high) / (1 + all).
 
     Together they are conformal p-values, which Benjamini-Hochberg may adjust (Bates et al. 2023).

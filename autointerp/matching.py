@@ -67,8 +67,7 @@ def matched_difference(
         few = Undefined(f"{counts[0]} and {counts[1]} units in common strata; a comparison needs {FEWEST} of each")
         return Matched(len(common), counts, lost, few)
     parts = [
-        _part(sample, strata, common, sign * weights)
-        for sample, strata, sign in ((x, x_strata, 1), (y, y_strata, -1))
+        _part(sample, strata, common, sign * weights) for sample, strata, sign in ((x, x_strata, 1), (y, y_strata, -1))
     ]
     value = sum(part.value for part in parts)
     error = math.sqrt(_variance(parts))
@@ -168,9 +167,7 @@ def length_control(x: Wording, y: Wording) -> LengthControl | Undefined:
     return LengthControl(words, (slopes[0], slopes[1]), overlaps, mean)
 
 
-def _least_squares(
-    design: Float[np.ndarray, "unit column"], scores: Float[np.ndarray, " unit"]
-) -> tuple[float, float]:
+def _least_squares(design: Float[np.ndarray, "unit column"], scores: Float[np.ndarray, " unit"]) -> tuple[float, float]:
     """Coefficient of the first column, and its HC1 standard error."""
     n, k = design.shape
     inverse = np.linalg.pinv(design.T @ design)

@@ -153,18 +153,19 @@ class Evaluation:
         return await self._score(rank, self.source.record(unit), explanations)
 
     async def _explain(self, record: UnitRecord) -> Sequence[Explanation | Failure]:
-        """One explanation per preset; the same evidence is explained once, or once for every draw.
-
-        A unit without evidence has none.
-        """
-        own = [preset.evidence(record) for preset in self.presets]
+        """One explanation per preset; a unit without evidence has none, not even another's."""
         whose = self.explained_as(record.unit)
-        if isinstance(whose, Explanation):
-            return [each if isinstance(each, Failure) else whose for each in own]
-        other = record if whose == record.unit else self.source.record(whose)
-        shown = own if other is record else [preset.evidence(other) for preset in self.presets]
-        shown = [mine if isinstance(mine, Failure) else each for mine, each in zip(own, shown, strict=True)]
+        if whose == record.unit:
+            return await self._explain_itself(record)
+        own = [preset.evidence(record) for preset in self.presets]
+        given = isinstance(whose, Explanation)
+        theirs = [whose] * len(own) if given else await self._explain_itself(self.source.record(whose))
+        return [mine if isinstance(mine, Failure) else each for mine, each in zip(own, theirs, strict=True)]
+
+    async def _explain_itself(self, record: UnitRecord) -> Sequence[Explanation | Failure]:
+        """One explanation per preset; the same evidence is explained once, or once for every draw."""
         explainer = self.judges[record.unit.arm].explainer
+        shown = [preset.evidence(record) for preset in self.presets]
         distinct = list(dict.fromkeys(each for each in shown if isinstance(each, Evidence)))
         asked = list(product(distinct, range(self.explanations)))
         said = dict(zip(asked, await together(starmap(explainer.explain, asked)), strict=True))

@@ -106,7 +106,10 @@ def matches(explanation: str, index: TextIndex) -> Bool[np.ndarray, " token"]:
     stems = tuple(word for word in plain if len(word) >= _SHORTEST_STEM)
     begun = {word[:n] for word in stems for n in range(_SHORTEST_STEM, len(word) + 1)}
     return np.array(
-        [word in named or (len(word) >= _SHORTEST_STEM and (word in begun or word.startswith(stems))) for word in index.words]
+        [
+            word in named or (len(word) >= _SHORTEST_STEM and (word in begun or word.startswith(stems)))
+            for word in index.words
+        ]
     )
 
 

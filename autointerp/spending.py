@@ -163,14 +163,14 @@ def _requests(
         if isinstance(evidence, Failure):
             continue
         explainer = judged[unit.arm].explainer
-        if isinstance(explainer, LlmExplainer) and "explain" in stages and unit.arm == base(unit.arm):
+        is_own = unit.arm == base(unit.arm)  # controls share the explanations of others
+        if isinstance(explainer, LlmExplainer) and "explain" in stages and is_own:
             yield from explainer.requests(evidence, config.explanations)
         simulator = judged[unit.arm].simulators[preset.question]
         if not isinstance(simulator, Asking) or "simulate" not in stages:
             continue
-        chooses = isinstance(explainer, LlmExplainer) and unit.arm == base(unit.arm)
-        drawn = config.explanations if chooses else 1
-        posed: list[tuple[Split, int]] = [("select", draw) for draw in range(drawn) if drawn > 1]
+        drawn = config.explanations if isinstance(explainer, LlmExplainer) and is_own else 1
+        posed: list[tuple[Split, int]] = [("select", draw) for draw in range(drawn)] if drawn > 1 else []
         posed.append(("score", 0))
         for split, draw in posed:
             # Named, since units whose explanations differ share items, and identical requests would count once.

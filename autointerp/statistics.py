@@ -186,10 +186,9 @@ def pearson_influence(
     The sum over all elements is 0, and the sum over a document cluster is the derivative by that cluster's weight.
     """
     weights = np.ones(truth.shape) if weights is None else weights
-    standard = _standardised(truth, weights), _standardised(prediction, weights)
-    if standard[0] is None or standard[1] is None:
+    x, y = _standardised(truth, weights), _standardised(prediction, weights)
+    if x is None or y is None:
         return np.zeros(truth.shape)
-    x, y = standard
     share = weights / weights.sum()
     return share * (x * y - (share * x * y).sum() * (x**2 + y**2) / 2)
 

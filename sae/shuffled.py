@@ -56,6 +56,7 @@ def recipe_like(dictionary: Path, d_sae: int, seed: int) -> TrainingRecipe:
         details |= details.get("sparsity", {})
         listed = ((name, details[name]) for name in _RECIPE if name in details)
         changes = {name: tuple(value) if isinstance(value, list) else value for name, value in listed}
+        changes |= details.get("sparsity", {})
         return training_recipe(details["name"], **{**changes, "d_sae": d_sae, "seed": seed})
     except (OSError, ValueError, KeyError, TypeError, UserError):
         return training_recipe("bricken-2023", d_sae=d_sae, tokens=3_000_000, resample_at=(), seed=seed)

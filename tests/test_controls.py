@@ -49,5 +49,7 @@ def test_every_control_runs_and_comes_out_in_its_order(place: Path, tmp_path: Pa
     again = ("--baseline", f"shuffled-subject:{trained}")
     assert command("run", *arguments(place, tmp_path / "again", *again)) == 0
     first = [r["value"] for r in values(out) if (r["arm"], r["measure"]) == ("shuffled-subject", "spearman")]
-    second = [r["value"] for r in values(tmp_path / "again") if (r["arm"], r["measure"]) == ("shuffled-subject", "spearman")]
+    second = [
+        r["value"] for r in values(tmp_path / "again") if (r["arm"], r["measure"]) == ("shuffled-subject", "spearman")
+    ]
     np.testing.assert_array_equal(sorted(first), sorted(second))

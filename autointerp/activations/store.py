@@ -16,6 +16,8 @@ from autointerp.activations.layout import MANIFEST, VERSION, digest, excerpts_of
 from autointerp.activations.plan import GROUPS, LOGIT_KINDS, SPLITS, HarvestSizes, SplitSizes
 from autointerp.activations.references import REFERENCES
 from autointerp.records.unit import Excerpt, LogitEffect, LogitKind, Pool, Split, SplitStatistics, Unit, UnitRecord
+from sae.corpus.document import Document
+from sae.corpus.splits import Splits, check_no_leak
 from sae.corpus.windows import Windows
 from sae.errors import UserError
 
@@ -68,6 +70,17 @@ class Store:
     def sizes(self) -> HarvestSizes:
         """How much was kept of each unit."""
         return _read_sizes(self.manifest["sizes"])
+
+    def check_no_leak(self) -> None:
+        """Raise `UserError` where an excerpt lies in a window of another split, or splits share what they must not:
+        a document, a cluster, a near-duplicate document, or a window's tokens."""
+        names = [Document(f"document {at}", "", "") for at in range(int(self.windows.document.max(initial=-1)) + 1)]
+        check_no_leak(Splits(SPLITS, self.split, self.cluster), self.windows, names)
+        for name, excerpts in self._excerpts.items():
+            astray = excerpts["split"] != self.split[excerpts["window"]]
+            if astray.any():
+                wrong = f"A leak: {int(astray.sum())} excerpts lie in windows of another split."
+                raise UserError(wrong, f"They are in {file_of(self.directory, name)}.")
 
     @cached_property
     def windows(self) -> Windows:

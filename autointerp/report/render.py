@@ -218,7 +218,7 @@ def _csv_rows(comparison: Comparison) -> Iterator[dict[str, object]]:
             yield {**row, "statistic": "mean", **_csv_value(mean)}
 
 
-def _csv_alike(headline: str, contrast: Contrast, where: dict[str, object]) -> Iterator[dict[str, object]]:
+def _csv_alike(headline: str, contrast: Contrast, where: Mapping[str, object]) -> Iterator[dict[str, object]]:
     row: dict[str, object] = {**where, "table": "tests", "measure": headline}
     for name in ("p", "q", "detectable"):
         yield {**row, "statistic": name, **_csv_value(getattr(contrast, name))}

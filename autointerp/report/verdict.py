@@ -54,11 +54,11 @@ def _verdict(comparison: Comparison, reference: ArmSummary, baseline: ArmSummary
     return (
         f"{claim}. The median {measure} differs by {_signed(gap)}, and a unit drawn from {first} beats one "
         f"drawn from {second} with probability {wins.value:.2f} ({wins.low:.2f} to {wins.high:.2f}; n = "
-        f"{difference.n[0]} and {difference.n[1]}).{_tests(comparison, contrast)}"
+        f"{difference.n[0]} and {difference.n[1]}).{_tests(contrast)}"
     )
 
 
-def _tests(comparison: Comparison, contrast: Contrast) -> str:
+def _tests(contrast: Contrast) -> str:
     if isinstance(contrast.p, Undefined) or isinstance(contrast.q, Undefined):
         return ""
     family = f", {contrast.q:.2g} adjusted for all comparisons" if contrast.q != contrast.p else ""
@@ -74,15 +74,14 @@ def _alike(comparison: Comparison, contrast: Contrast) -> Iterator[str]:
     for what, matched in (("density", contrast.density), ("evidence", contrast.evidence)):
         if isinstance(matched, Matched) and isinstance(matched.mean, Estimate):
             yield (
-                f"At equal {what}, {which} is {_signed(matched.mean)}: {matched.kept[0]} and {matched.kept[1]} units in "
-                f"{matched.strata} strata, {matched.lost[0]} and {matched.lost[1]} have no counterpart."
+                f"At equal {what}, {which} is {_signed(matched.mean)}: {matched.kept[0]} and {matched.kept[1]} units "
+                f"in {matched.strata} strata, {matched.lost[0]} and {matched.lost[1]} have no counterpart."
             )
     if not isinstance(length := contrast.length, Undefined):
         overlap = ""
         if length.overlaps is not None:
-            overlap = (
-                f" and equal share of words that were shown ({length.overlaps[0]:.0%} and {length.overlaps[1]:.0%})"
-            )
+            shares = f"{length.overlaps[0]:.0%} and {length.overlaps[1]:.0%}"
+            overlap = f" and equal share of words that were shown ({shares})"
         yield (
             f"At equal length of the explanations ({length.words[0]:.0f} and {length.words[1]:.0f} words){overlap}, "
             f"{which} is {_signed(length.mean)}."
@@ -95,8 +94,8 @@ def _basis(comparison: Comparison) -> str:
     if known and all(known):
         return "Intervals are 95 % bootstrap intervals over units and over the documents that units share."
     return (
-        "Intervals are 95 % bootstrap intervals over units alone: what the documents that units share do to their scores "
-        "is not in the table."
+        "Intervals are 95 % bootstrap intervals over units alone: what the documents that units share do to their "
+        "scores is not in the table."
     )
 
 
@@ -112,9 +111,8 @@ def _control_sentence(comparison: Comparison, reference: ArmSummary) -> list[str
     if not known or isinstance(own, Undefined):
         return []
     scores = ", ".join(f"{_interval(median)} by {what} ones" for what, median in known)
-    return [
-        f"By explanations that are not theirs, the median of the same features is {scores}; {_interval(own)} by their own."
-    ]
+    said = f"By explanations that are not theirs, the median of the same features is {scores}"
+    return [f"{said}; {_interval(own)} by their own."]
 
 
 def _lift_sentence(comparison: Comparison) -> list[str]:
@@ -132,7 +130,7 @@ def _lift_sentence(comparison: Comparison) -> list[str]:
 
 
 def _paradox(comparison: Comparison, baseline: ArmSummary, contrast: Contrast) -> Iterator[str]:
-    """Whether a subject that has learnt nothing scores higher, and whether the lifts and token splits see through it."""
+    """Whether a subject that has learnt nothing scores higher, and whether lifts and token splits see through it."""
     if baseline.info.kind != "shuffled-subject":
         return
     headline = comparison.headline
@@ -151,8 +149,9 @@ def _paradox(comparison: Comparison, baseline: ArmSummary, contrast: Contrast) -
         if isinstance(gap := gaps.get(name), Estimate)
     ]
     yield (
-        f"The paradox of the randomised transformer (Bricken et al. 2023: it scores higher than the trained one) {appears}: "
-        f"the median {headline} of the trained less the shuffled subject is {_signed(raw)}; {'; '.join(lifts)}."
+        "The paradox of the randomised transformer (Bricken et al. 2023: it scores higher than the trained one) "
+        f"{appears}: the median {headline} of the trained less the shuffled subject is {_signed(raw)}; "
+        f"{'; '.join(lifts)}."
     )
     split = next((each for each in comparison.tokens if each.arm == baseline.info.label), None)
     if split and isinstance(gap := split.differences.get(headline), Estimate):

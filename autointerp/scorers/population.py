@@ -1,19 +1,9 @@
 """The whole score split's Pearson correlation and average precision, estimated from few simulated excerpts."""
 
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
-import numpy as np
-
-from autointerp import estimation, notation
-from autointerp.proposal import TextIndex, propose
-from autointerp.records.anchors import AnchorSample, FiringAnchors, Text, Totals
-from autointerp.records.explanation import Explanation, Failure
-from autointerp.records.trial import Item, Measure, Prediction, Score, Trial, Undefined
-from autointerp.records.unit import Split, UnitRecord
-from autointerp.seams import Source
+from autointerp import estimation
 
 HEADLINE = "pearson"
 """The measure that is reported first."""

@@ -21,7 +21,7 @@ SIMILAR = 0.5
 """Jaccard similarity from which two documents are near-duplicates."""
 _BANDS, _ROWS = 42, 3
 """Of the MinHash signature: a pair at the threshold shares no band with probability (1 - 0.5^3)^42 = 0.4 %."""
-_COMMON, _COMMON_SHARE = 20, 0.02
+COMMON, _COMMON_SHARE = 20, 0.02
 """An n-gram in more documents than both the number and the share is boilerplate, such as a licence header."""
 _OWN = 0.1
 """Share of its n-grams that a document keeps at least, or else it is itself a copy of the boilerplate."""
@@ -62,7 +62,7 @@ def cluster_documents(documents: Sequence[Document], windows: Windows) -> Cluste
     distinct = np.fromiter(first.values(), dtype=np.int64, count=len(first))
     tokens, owners = flatten(windows)
     kept = np.isin(owners, distinct)
-    grams, bounds = _sets(tokens[kept], np.searchsorted(distinct, owners[kept]), len(distinct))
+    grams, bounds = gram_sets(tokens[kept], np.searchsorted(distinct, owners[kept]), len(distinct))
     for left, right in _candidates(grams, bounds):
         a, b = _root(parent, int(distinct[left])), _root(parent, int(distinct[right]))
         if a != b and _jaccard(_set(grams, bounds, left), _set(grams, bounds, right)) >= SIMILAR:
@@ -106,7 +106,7 @@ def mix(values: UInt64[np.ndarray, "*shape"]) -> UInt64[np.ndarray, "*shape"]:
     return values ^ (values >> np.uint64(31))
 
 
-def _sets(
+def gram_sets(
     tokens: Int32[np.ndarray, " token"], owners: Int64[np.ndarray, " token"], n_documents: int
 ) -> tuple[UInt64[np.ndarray, " gram"], Int64[np.ndarray, " bound"]]:
     """Each document's n-grams without boilerplate, sorted, one document after the other, and where each begins."""
@@ -120,7 +120,7 @@ def _sets(
     new[1:] = (hashes[1:] != hashes[:-1]) | (owner[1:] != owner[:-1])
     hashes, owner = hashes[new], owner[new]
     _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
-    own = counts[inverse] <= max(_COMMON, _COMMON_SHARE * n_documents)
+    own = counts[inverse] <= max(COMMON, _COMMON_SHARE * n_documents)
     total = np.bincount(owner, minlength=n_documents)
     is_boilerplate = np.bincount(owner[own], minlength=n_documents) < _OWN * total
     kept = own | is_boilerplate[owner]

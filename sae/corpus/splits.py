@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int8, Int32, Int64
 
 from sae.corpus.clusters import Clusters, RunHashes, flatten
 from sae.corpus.document import Document
+from sae.corpus.leaks import near_duplicates
 from sae.corpus.windows import SHORTEST, Windows
 from sae.errors import UserError, nearest
 
@@ -71,7 +72,7 @@ def split_windows(
 
 
 def check_no_leak(splits: Splits, windows: Windows, documents: Sequence[Document]) -> None:
-    """Raise `UserError` where two splits share a document or a cluster, or a window occurs where it must not."""
+    """Raise `UserError` where two splits share a document or a cluster, a near-duplicate of one, or a verbatim window."""
     for owners, what in ((windows.document, "document"), (splits.cluster, "cluster")):
         for owner, held in _in_two_splits(owners, splits.code):
             at = int(windows.document[owners == owner][0])
@@ -83,6 +84,10 @@ def check_no_leak(splits: Splits, windows: Windows, documents: Sequence[Document
             example = documents[int(windows.document[copied[0]])].id
             where = " or ".join(splits.names[code] for code in hay)
             raise UserError(f"A leak: {len(copied)} windows, such as one of {example}, occur in {where} documents.")
+        alike = near_duplicates(windows, np.isin(splits.code, hay), np.isin(splits.code, needles))
+        if alike is not None:
+            ids = " and ".join(documents[at].id for at in alike[:2])
+            raise UserError(f"A leak: {ids} are near-duplicates ({alike[2]:.0%} of their 13-grams) in two splits.")
 
 
 def occurs_in(

@@ -35,6 +35,7 @@ def excerpt(split: Split, group: Group, interval: int, rng: np.random.Generator,
         anchor=4,
         group=group,
         interval=interval,
+        bigram=tuple(np.where(ids < 30, ids / 6, 0.0).tolist()) if split == "score" else (),
     )
 
 

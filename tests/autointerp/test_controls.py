@@ -58,7 +58,7 @@ def judged(source: ControlledSource, arm: str, index: int) -> Outcome:
     explained_as = Explained(source, PRESETS[0], by_lookup=True, seed=0)
     arms = {unit.arm for unit in source.units()}
     judges = {name: Judges(LookupExplainer(), {"levels": LookupSimulator()}) for name in arms}
-    evaluation = Evaluation(source, PRESETS, judges, explained_as)
+    evaluation = Evaluation(source, PRESETS, judges, explained_as=explained_as)
     (outcome,) = asyncio.run(evaluation.whole(0, Unit(arm, index, str(index))))
     return outcome
 

@@ -20,7 +20,7 @@ def _rng(seed: int = 0) -> np.random.Generator:
 
 
 def sharing(rng: np.random.Generator, loadings: tuple[float, float], n: int = 30, items: int = 20) -> list[Sample]:
-    """Two arms of units with mean 0, whose items lie in the same documents and move with them by their arm's loading."""
+    """Two arms of units with mean 0, whose items lie in the same documents, which move them by the arm's loading."""
     documents = rng.normal(size=60)
     arms: list[Sample] = []
     for loading in loadings:
@@ -42,7 +42,7 @@ def covered(interval: Estimate | Undefined) -> bool:
 def test_two_way_intervals_cover_where_units_share_documents(
     loadings: tuple[float, float], units_only: tuple[float, float]
 ) -> None:
-    """About 95 % of the intervals have the truth, whichever way shared documents move the arms; over units alone not."""
+    """About 95 % of the intervals have the truth, whichever way shared documents move the arms."""
     rng, runs = _rng(1), 200
     two_way, alone = 0, 0
     for _ in range(runs):

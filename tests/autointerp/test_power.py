@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from autointerp.inference import permutation_test
 from autointerp.power import ASSUMED_SD, detectable_difference, foreseen, spread
+from autointerp.records.unit import Unit
+from tests.autointerp.synthetic_outcomes import outcome
 
 COUNTS, SPREADS = st.integers(2, 5000), st.floats(0.01, 0.5)
 
@@ -51,12 +53,17 @@ def test_one_unit_sees_nothing() -> None:
 
 
 def test_the_line_before_a_run_names_every_baseline() -> None:
-    """The assumed spread is said where none is known; a run of one arm has nothing to see."""
-    said = foreseen("features", {"features": 256, "neurons": 256, "random": 10}, {}, "")
+    """The assumed spread is said where none is known, the known one where it is; one arm has nothing to see."""
+    counts = {"features": 256, "neurons": 256, "random": 10}
+    units = [Unit(arm, i, str(i)) for arm, n in counts.items() for i in range(n)]
+    said = foreseen("features", units, [], "as they did")
     assert f"{detectable_difference(256, 256):.3f} against neurons" in said
     assert "against random" in said
     assert f"assuming that scores scatter by {ASSUMED_SD:g}" in said
-    known = foreseen("features", {"features": 256, "neurons": 256}, {"features": 0.1, "neurons": 0.3}, "as they did")
-    assert f"{detectable_difference(256, 256, 0.1, 0.3):.3f} against neurons" in known
-    assert known.endswith("as they did).")
-    assert foreseen("features", {"features": 256}, {}, "") == ""
+    scores = {"features": [0.5, 0.6] * 4, "neurons": [0.1, 0.7] * 4}
+    known = [outcome(i, arm, i, value) for arm, values in scores.items() for i, value in enumerate(values)]
+    sd1, sd2 = (float(np.std(each, ddof=1)) for each in scores.values())
+    said = foreseen("features", units, known, "as they did")
+    assert f"{detectable_difference(256, 256, sd1, sd2):.3f} against neurons" in said
+    assert said.endswith("as they did).")
+    assert foreseen("features", units[:256], [], "") == ""

@@ -168,7 +168,7 @@ def test_an_unquantised_oracle_scores_one(seed: int) -> None:
     score = SCORER.score(trial, _predict(trial.truth))
     assert set(score.measures) == set(MEASURES)
     for name in MEASURES:
-        if not name.startswith(("unigram", "quantised")):
+        if not name.startswith(("unigram", "bigram", "anchor", "quantised")):
             measure = score.measures[name]
             assert isinstance(measure, Measure)
             assert measure.value == 1
@@ -206,7 +206,7 @@ def test_missing_items_are_left_out(trial: Trial, missing: set[int]) -> None:
     score = SCORER.score(trial, [answer if keep else MISSING for answer, keep in zip(answers, kept, strict=True)])
     groups = tuple(group for group, keep in zip(trial.groups, kept, strict=True) if keep)
     items = tuple(item for item, keep in zip(trial.items, kept, strict=True) if keep)
-    names = ("ids", "truth", "unigram", "weights", "clusters", "intervals")
+    names = ("ids", "truth", "unigram", "weights", "clusters", "intervals", "bigram", "anchors")
     smaller = dataclasses.replace(
         trial, items=items, groups=groups, **{name: getattr(trial, name)[kept] for name in names}
     )
@@ -263,6 +263,34 @@ def test_the_quantised_oracle_is_the_ceiling_of_levels(trial: Trial) -> None:
     score = SCORER.score(trial, _predict(levels))
     assert score.measures["quantised_oracle_spearman"] == score.measures["spearman"]
     assert 0.8 < _value(score, "spearman") < 1
+
+
+def test_reference_predictors_stand_in_their_order(trial: Trial) -> None:
+    """Exact truth above its levels, these above a noisy reading, above tokens alone, above nothing.
+
+    Always the highest level at the anchor is what position gives away; it is measured and needs no explanation.
+    """
+    rng = np.random.default_rng(0)
+    levels = notation.quantise(trial.truth, trial.maximum, trial.top_level).astype(np.float64)
+    noisy = np.clip(levels + rng.normal(0, 0.6, levels.shape) * (levels > 0), 0, 9)
+    predictions = trial.truth, levels, noisy, trial.unigram, np.zeros(levels.shape)
+    scores = [_value(SCORER.score(trial, _predict(each)), "spearman") for each in predictions]
+    assert scores == sorted(scores, reverse=True)
+    assert len(set(scores)) == len(scores)
+    score = SCORER.score(trial, _predict(noisy))
+    at_anchor = np.zeros(levels.shape)
+    at_anchor[:, 4] = 9
+    assert _value(score, "anchor_spearman") == statistics.spearman(trial.truth, at_anchor)
+    assert trial.bigram is not None
+    assert _value(score, "bigram_pearson") == statistics.pearson(trial.truth, trial.bigram)
+    assert 0 < _value(score, "anchor_spearman") < _value(score, "quantised_oracle_spearman")
+
+
+def test_a_source_without_pairs_leaves_bigram_undefined(trial: Trial) -> None:
+    """Foreign data sets have no such table; everything else stands."""
+    without = SCORER.score(dataclasses.replace(trial, bigram=None), _predict(trial.unigram)).measures
+    assert isinstance(without["bigram_spearman"], Undefined)
+    assert without["spearman"] == SCORER.score(trial, _predict(trial.unigram)).measures["spearman"]
 
 
 def test_no_number_is_nan(trial: Trial) -> None:

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sae.baselines import Neurons, RandomDirections, Thresholded, fire_thresholds, matched_thresholds
+from sae.baselines import (
+    Neurons,
+    RandomDirections,
+    Thresholded,
+    fire_thresholds,
+    matched_thresholds,
+    principal_components,
+)
 from sae.dictionary import Dictionary
 from sae.errors import UserError
 
@@ -38,6 +45,24 @@ def test_both_tails_decode_exactly(x: np.ndarray) -> None:
     activations = neurons.encode(torch.from_numpy(x))
     assert torch.equal(neurons.decode(activations), torch.from_numpy(x))
     assert (activations[:, 0::2] * activations[:, 1::2] == 0).all()
+
+
+def test_principal_components_are_those_of_the_sample() -> None:
+    """Orthonormal rows by falling variance, the variance of the projections; both tails decode exactly."""
+    rng = np.random.default_rng(0)
+    rows = (rng.standard_normal((500, 6)) * [5, 1, 3, 0.5, 2, 0.1] + 7).astype(np.float32)
+    found = principal_components(rows)
+    np.testing.assert_allclose(found.components @ found.components.T, np.eye(6), atol=1e-5)
+    activations = found.encode(torch.from_numpy(rows))
+    projected = (activations[:, 0::2] - activations[:, 1::2]).numpy()
+    expected = np.linalg.eigvalsh(np.cov(rows.T, bias=True))[::-1]
+    np.testing.assert_allclose(projected.var(0), expected, rtol=1e-3)
+    np.testing.assert_allclose(found.decode(activations).numpy(), rows, atol=1e-4)
+    assert (activations[:, 0::2] * activations[:, 1::2] == 0).all()
+    assert found.names()[:3] == ("0+", "0-", "1+")
+    directions = found.directions()
+    assert directions.shape == (12, 6)
+    assert torch.equal(directions[1::2], -directions[0::2])
 
 
 def test_tails_are_named_and_placed() -> None:

@@ -10,6 +10,8 @@ from autointerp.inference import (
     Bounds,
     MannWhitney,
     Sample,
+    against_null,
+    benjamini_hochberg,
     difference,
     difference_bounds,
     mann_whitney,
@@ -33,6 +35,10 @@ from autointerp.statistics import Estimate, bootstrap_difference
 from autointerp.wording import n_words
 
 RESAMPLES = 1000
+SHUFFLED = ":shuffled"
+"""How the label ends of an arm whose units are judged by each other's explanations."""
+FALSE_DISCOVERIES = 0.05
+"""Expected share of false ones among the units found, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,18 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
+class Discoveries:
+    """Units of the reference that score more than chance would give them, found one by one."""
+
+    units: int
+    """Found by Benjamini and Hochberg's procedure."""
+    of: int
+    """Tested: those with a headline score."""
+    rate: float
+    """Expected share of false ones among those found, at most."""
+
+
+@dataclass(frozen=True, slots=True)
 class Contrast:
     """The reference arm against one baseline."""
 
@@ -93,6 +111,8 @@ class Contrast:
     """On the difference of means of the headline, whatever the counted units without it would have scored."""
     intervals: tuple[Estimate | Undefined, ...]
     """Difference of means within activation interval 1 to 12; over units alone."""
+    found: Discoveries | Undefined | None
+    """Units that beat what other units' explanations score, where the baseline is that; None elsewhere."""
 
 
 def contrast(table: Counted, reference: str, baseline: ArmInfo) -> Contrast:
@@ -102,7 +122,7 @@ def contrast(table: Counted, reference: str, baseline: ArmInfo) -> Contrast:
         nothing = Difference((0, 0), documents=False, median=support, mean=support, superior=support, test=support)
         none = dict.fromkeys(table.contrasted, nothing)
         rest = support, support, support, support, support, support, support
-        return Contrast(baseline.label, support, none, *rest, (support,) * len(table.intervals))
+        return Contrast(baseline.label, support, none, *rest, (support,) * len(table.intervals), None)
 
     def keep(outcome: Outcome) -> bool:
         return support is None or support.low <= outcome.statistics.density_explain <= support.high
@@ -136,7 +156,21 @@ def contrast(table: Counted, reference: str, baseline: ArmInfo) -> Contrast:
         _length_control(x, y, *scored),
         difference_bounds(x.values, y.values, missing),
         tuple(intervals),
+        _discoveries(x, y, *map(_density_strata, scored)) if baseline.label.endswith(SHUFFLED) else None,
     )
+
+
+def _discoveries(x: Sample, y: Sample, x_strata: np.ndarray, y_strata: np.ndarray) -> Discoveries | Undefined:
+    """Each unit of `x` against the null scores of `y` in its stratum of density, or all where these are too few."""
+    if len(y) < FEWEST:
+        return Undefined(f"{len(y)} scores by other units' explanations; {FEWEST} are needed")
+    p = against_null(x.values, y.values)
+    for stratum in np.unique(x_strata):
+        null = y.values[y_strata == stratum]
+        if len(null) >= FEWEST:
+            own = x_strata == stratum
+            p[own] = against_null(x.values[own], null)
+    return Discoveries(int((benjamini_hochberg(p) <= FALSE_DISCOVERIES).sum()), len(x), FALSE_DISCOVERIES)
 
 
 def _difference(x: Sample, y: Sample, rng: np.random.Generator) -> Difference:

@@ -10,7 +10,6 @@ from jaxtyping import Float, Int64
 from autointerp.arms import FEATURES
 from autointerp.config import RunConfig
 from autointerp.explain.lookup import token_table
-from autointerp.judges import LOOKUP, presets
 from autointerp.protocols.preset import Preset
 from autointerp.records.explanation import Evidence, Explanation
 from autointerp.records.outcome import ArmInfo
@@ -164,8 +163,3 @@ def _base(unit: Unit) -> Unit:
 def controlled(config: RunConfig, source: Source) -> Source:
     """The source with the controls that `config` asks for."""
     return ControlledSource(source, chosen) if (chosen := kinds(config)) else source
-
-
-def explained_as(config: RunConfig, source: Source) -> Explained:
-    """Whose explanation each unit is judged by: its own but for controls."""
-    return Explained(source, presets(config)[0], config.simulator == LOOKUP, config.seed)

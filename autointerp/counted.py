@@ -68,9 +68,9 @@ class Counted:
 
     def sample(self, arm: str, measure: str, keep: Callable[[Outcome], bool] = lambda _: True) -> Sample:
         """The same with what each document does to it; values alone where that is not known of every unit."""
-        kept = [each for each in self.arms.get(arm, []) if keep(each) and self.value(each, measure) is not None]
-        values = np.array([self.value(outcome, measure) for outcome in kept], dtype=np.float64)
-        found = [_influence(outcome, measure, self.headline) for outcome in kept]
+        kept = [(each, self.value(each, measure)) for each in self.arms.get(arm, []) if keep(each)]
+        values = np.array([value for _, value in kept if value is not None], dtype=np.float64)
+        found = [_influence(each, measure, self.headline) for each, value in kept if value is not None]
         known = [each for each in found if each is not None]
         if not known or len(known) < len(found):
             return Sample.of(values)

@@ -65,7 +65,7 @@ def harvested(config: RunConfig, directory: Path) -> Source:
             terminal.say("The harvest was interrupted and will start over; answers already paid for are kept.")
             terminal.say(f"Go on with: autointerp resume {directory}")
             raise
-    return controlled(config, StoreSource(Store.open(store), setting.recompute))
+    return controlled(config, StoreSource(_sound(Store.open(store)), setting.recompute))
 
 
 def save(config: RunConfig, directory: Path) -> None:
@@ -128,4 +128,10 @@ def _arm_units(setting: Setting, arm: Arm) -> ArmUnits:
 
 def stored(directory: Path) -> Source:
     """The harvested store of a run with its controls, without its subject."""
-    return controlled(load_run(directory), StoreSource(Store.open(directory / HARVEST), None))
+    return controlled(load_run(directory), StoreSource(_sound(Store.open(directory / HARVEST)), None))
+
+
+def _sound(store: Store) -> Store:
+    """`store`, in which nothing that is scored was seen by an explainer; a leak is a `UserError`."""
+    store.check_no_leak()
+    return store

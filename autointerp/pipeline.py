@@ -173,7 +173,7 @@ class Evaluation:
             [each] if isinstance(each, Failure) else [said[each, draw] for draw in range(self.explanations)]
             for each in shown
         ]
-        return await together(map(partial(self._best, other), self.presets, drawn))
+        return await together(map(partial(self._best, record), self.presets, drawn))
 
     async def _best(
         self, record: UnitRecord, preset: Preset, drawn: Sequence[Explanation | Failure]

@@ -2,8 +2,6 @@
 
 import asyncio
 import dataclasses
-import itertools
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,18 +10,16 @@ from autointerp import compare as comparing
 from autointerp.activations.store import Store
 from autointerp.arms import FEATURES
 from autointerp.config import Conduct, Format, RunConfig, load_run
-from autointerp.controls import explained_as
 from autointerp.harvesting import HARVEST, harvested, save, stored
 from autointerp.judges import judges, presets
 from autointerp.llm.estimate import minutes
 from autointerp.llm.progress import Progress as Calls
 from autointerp.manifest import read_manifest, run_key, timed, update_manifest
+from autointerp.pilot import Pilot, say_power
 from autointerp.pipeline import EndOfUnit, Evaluation, Run, admission_order, admit, repeated
-from autointerp.power import foreseen
-from autointerp.records.explanation import Explanation, Failure
+from autointerp.records.explanation import Failure
 from autointerp.records.outcome import ArmInfo, Outcome
-from autointerp.records.unit import Unit
-from autointerp.report import plots, tables, terminal
+from autointerp.report import floor_to_ceiling, plots, tables, terminal
 from autointerp.report.render import render, render_estimate, render_ledger
 from autointerp.seams import BudgetReached, Interrupted, Overrun, Source
 from autointerp.spending import (
@@ -37,6 +33,7 @@ from autointerp.spending import (
     open_batches,
     open_client,
 )
+from autointerp.wiring import explained_as
 from sae.errors import UserError, nearest
 
 OK, FAILURE, PARTIAL, BUDGET, INTERRUPTED = 0, 1, 3, 4, 130
@@ -174,6 +171,7 @@ def _draw(directory: Path, outcomes: Sequence[Outcome], comparisons: Mapping[str
     own = tables.by_protocol(outcomes)
     for name, folder in tables.folders(directory, comparisons).items():
         plots.write_plots(folder / "figures", own[name], comparisons[name])
+    floor_to_ceiling.write(directory / "figures", comparisons)
 
 
 def _with_conduct(directory: Path, conduct: Conduct) -> RunConfig:
@@ -192,57 +190,19 @@ def _dry_run(config: RunConfig, directory: Path, source: Source) -> int:
     order = admission_order(source.units(), config.seed)
     rows = count_calls(config, directory, order, source, presets(config))
     least = minutes(rows, config.requests_per_minute, config.tokens_per_minute)
-    _say_power(order, *_known(directory))
+    say_power(order, directory)
     return _print(render_estimate(rows, config.format, minutes=least))
-
-
-def _say_power(units: Sequence[Unit], known: Sequence[Outcome], whence: str) -> None:
-    """The smallest differences that the run can see, as far as is known."""
-    if said := foreseen(FEATURES, units, next(iter(tables.by_protocol(known).values()), ()), whence):
-        terminal.say(said)
-
-
-def _known(directory: Path) -> tuple[Sequence[Outcome], str]:
-    """Outcomes of an earlier session of the run, which say how scores scatter."""
-    whence = "as scores scatter in this directory"
-    try:
-        return tables.read_outcomes(directory).outcomes, whence
-    except UserError:
-        return (), whence
 
 
 def _judge(
     config: RunConfig, directory: Path, source: Source, stage: str, step: Callable[[Evaluation], EndOfUnit]
 ) -> Run:
     """Bring every unit to its end by `step`, in the admission order, with the progress on stderr."""
-    Store.open(directory / HARVEST).check_no_leak()
     order = admission_order(source.units(), config.seed)
     key = run_key(config)
     forecast = Forecast(tuple(count_calls(config, directory, order, source, presets(config), _ASKED[stage])))
-    if forecast.rows:
-        terminal.say(terminal.foreseen(forecast.rows, limited=config.max_cost is not None))
-    _say_power(order, *_known(directory))
-    pilots: list[Outcome] = []
-    piloted, projected = itertools.count(1), forecast.expected
-
-    def check_forecast() -> None:
-        may_go_on = config.max_cost is not None or sys.stdin.isatty()
-        if said := forecast.check(ledger(config, directory, key), may_go_on=may_go_on):
-            terminal.say(said)
-
-    def hold_against_forecast(outcomes: Sequence[Outcome]) -> None:
-        nonlocal projected
-        if not (forecast.rows and any(isinstance(each.explanation, Explanation) for each in outcomes)):
-            return
-        pilot = next(piloted)
-        if pilot <= PILOT:
-            pilots.extend(outcomes)
-        if pilot == PILOT:
-            _say_power(order, pilots, f"as the scores of the first {PILOT} units scatter")
-        if pilot % PILOT == 0:
-            projected = forecast.projected(ledger(config, directory, key))
-        if pilot == PILOT and not config.batch:
-            check_forecast()
+    pilot = Pilot(config, directory, order, forecast)
+    pilot.begin()
 
     async def judge() -> Run:
         async with open_client(config, directory, key) as client:
@@ -253,11 +213,11 @@ def _judge(
                 ended = 0
 
                 def show() -> None:
-                    advance(ended, terminal.calls(client.progress(), projected) if client else "")
+                    advance(ended, terminal.calls(client.progress(), pilot.projected) if client else "")
 
                 def on_end(outcomes: Sequence[Outcome]) -> None:
                     nonlocal ended
-                    hold_against_forecast(outcomes)
+                    pilot.add(outcomes)
                     ended += 1
                     show()
 
@@ -269,7 +229,7 @@ def _judge(
                         at_once=at_once,
                         pilot=PILOT if config.batch and client else 0,
                         on_end=on_end,
-                        on_pilot=check_forecast,
+                        on_pilot=pilot.check,
                         on_interrupt=client.drain if client else (lambda: None),
                     )
             if client:

@@ -10,10 +10,11 @@ import numpy as np
 from autointerp.activations.plan import HarvestSizes
 from autointerp.arms import Arm, make_arms
 from autointerp.config import EMBEDDED, RunConfig, parse_count
-from autointerp.controls import kinds
-from autointerp.judges import presets
+from autointerp.controls import Explained, kinds
+from autointerp.judges import LOOKUP, presets
 from autointerp.manifest import content_key
 from autointerp.records.unit import Unit
+from autointerp.seams import Source
 from sae import PRETRAINED
 from sae.corpus.corpus import Corpus, load_corpus
 from sae.corpus.windows import Windows
@@ -123,3 +124,8 @@ def harvest_sizes(config: RunConfig) -> HarvestSizes:
     """What the protocols need of every unit; nothing of the select split where nothing is selected."""
     needed = HarvestSizes.union([preset.harvest for preset in presets(config)])
     return needed if config.explanations > 1 else needed.without("select")
+
+
+def explained_as(config: RunConfig, source: Source) -> Explained:
+    """Whose explanation each unit is judged by: its own but for controls."""
+    return Explained(source, presets(config)[0], config.simulator == LOOKUP, config.seed)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from benchmarks.transcript_floors import page
 from benchmarks.transcripts import replay
 
 MODEL = Path(__file__).parent.parent / "results" / "transcripts" / "claude"
@@ -15,3 +16,8 @@ def test_the_replay_gives_the_committed_numbers() -> None:
     readme = (MODEL.parent / "README.md").read_text(encoding="utf-8")
     for arm in ("features", "neurons"):
         assert f"{committed['spearman'][arm]['value']:.3f}" in readme
+
+
+def test_floors_and_ceiling_are_what_the_transcripts_give() -> None:
+    """The committed page is computed again, to the last digit."""
+    assert page(MODEL) == (MODEL.parent / "floors.md").read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ from autointerp.records.outcome import ArmInfo, Outcome
 from autointerp.records.trial import Measure, Score
 from autointerp.statistics import Estimate
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.hashsalt": "autointerp",
     "font.size": 10,
     "axes.titlesize": 11,
@@ -33,14 +33,18 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
 }
 _COLOURS = {"features": "#0072B2", "neurons": "#D55E00", "neurons-matched": "#009E73", "random": "#777777"}
-_MORE_COLOURS = ("#CC79A7", "#E69F00", "#56B4E9")
-"""The palette of Okabe and Ito, told apart by colour-blind readers."""
+_MORE_COLOURS = ("#CC79A7", "#E69F00", "#56B4E9", "#332288", "#882255", "#999933", "#000000")
+"""The palettes of Okabe and Ito and of Tol, told apart by colour-blind readers."""
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _BIN = 0.05
+_FEW = 3
+"""Arms up to which histograms may lie over each other."""
 _FEWEST_PER_DECADE = 5
 _DPI = 160
+_LINE = 0.22
+"""Inches of a legend's line."""
 
-_Row: TypeAlias = tuple[str | int | float | None, ...]
+Row: TypeAlias = tuple[str | int | float | None, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,26 +76,26 @@ def write_plots(folder: Path, outcomes: Sequence[Outcome], comparison: Compariso
     """
     folder.mkdir(parents=True, exist_ok=True)
     arms = _series(outcomes, comparison)
-    draw: dict[str, Callable[[list[_Series], str], tuple[Figure, Sequence[_Row]]]] = {
+    draw: dict[str, Callable[[list[_Series], str], tuple[Figure, Sequence[Row]]]] = {
         "score_distribution": _score_distribution,
         "score_by_interval": _score_by_interval,
         "score_by_density": _score_by_density,
         "density_histogram": _density_histogram,
     }
     written: list[Path] = []
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         for name, drawn in draw.items():
             figure, rows = drawn(arms, comparison.headline)
-            written += _save(folder / name, figure, rows)
+            written += save(folder / name, figure, rows)
     return written
 
 
 def _series(outcomes: Sequence[Outcome], comparison: Comparison) -> list[_Series]:
     counted = counted_prefix(outcomes)
-    colours = _colours([arm.info for arm in comparison.arms])
+    palette = colours([arm.info for arm in comparison.arms])
     headline = comparison.headline
     series: list[_Series] = []
-    for arm, colour, marker in zip(comparison.arms, colours, _MARKERS * len(colours), strict=False):
+    for arm, colour, marker in zip(comparison.arms, palette, _MARKERS * len(palette), strict=False):
         units = [outcome for outcome in counted if outcome.unit.arm == arm.info.label]
         scored = [outcome for outcome in units if _value(outcome, headline) is not None]
         floor = [value for outcome in units if (value := _value(outcome, f"unigram_{headline}")) is not None]
@@ -111,7 +115,7 @@ def _series(outcomes: Sequence[Outcome], comparison: Comparison) -> list[_Series
     return series
 
 
-def _colours(arms: Sequence[ArmInfo]) -> list[str]:
+def colours(arms: Sequence[ArmInfo]) -> list[str]:
     """One colour per arm, by its kind, so that the same kind looks the same in every run."""
     kinds = {arm.kind for arm in arms}
     spare = [*_MORE_COLOURS, *(colour for kind, colour in _COLOURS.items() if kind not in kinds)] * len(arms)
@@ -128,29 +132,25 @@ def _axis_name(headline: str) -> str:
     return f"score: {headline.replace('_', ' ').capitalize()} correlation"
 
 
-def _score_distribution(arms: list[_Series], headline: str) -> tuple[Figure, Sequence[_Row]]:
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
-    histogram, cumulative = figure.subplots(1, 2)
+def _score_distribution(arms: list[_Series], headline: str) -> tuple[Figure, Sequence[Row]]:
     drawn = [arm for arm in arms if len(arm.scores)]
+    few = len(drawn) <= _FEW
+    figure = Figure(figsize=(9, 3.8 if few else 2.8 + 0.25 * len(drawn)), layout="constrained")
+    left, cumulative = figure.subplots(1, 2)
     low = min([0.0, *(float(arm.scores.min()) for arm in drawn)])
     edges = np.arange(np.floor(low / _BIN), round(1 / _BIN) + 1) * _BIN
+    if few:
+        _histograms(left, drawn, edges)
+    else:
+        _quantiles(left, drawn)
     for arm in drawn:
-        weights = np.full(len(arm.scores), 1 / len(arm.scores))
-        histogram.hist(arm.scores, edges, weights=weights, color=arm.colour, alpha=0.3)
-        histogram.hist(arm.scores, edges, weights=weights, color=arm.colour, histtype="step", linewidth=1.4)
-        histogram.axvline(float(np.median(arm.scores)), color=arm.colour, linewidth=1.4, linestyle=":")
         cumulative.ecdf(arm.scores, color=arm.colour, linewidth=1.8, label=arm.name)
-        if len(arm.floor):
+        if len(arm.floor) and few:
             cumulative.ecdf(arm.floor, color=arm.colour, linewidth=1.2, linestyle="--", label=f"{arm.label}, unigram")
-    histogram.set(title="Distribution of scores (dotted: medians)", xlabel=_axis_name(headline))
-    histogram.set_ylabel(f"share of units per {_BIN:g}")
-    cumulative.set(
-        title="Cumulative distribution", xlabel=_axis_name(headline), ylabel="share of units up to the score"
-    )
-    for axes in (histogram, cumulative):
-        axes.set_xlim(edges[0], 1)
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    cumulative.set_ylim(0, 1)
+    cumulative.set(title="Cumulative distribution", ylabel="share of units up to the score", ylim=(0, 1))
+    cumulative.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    for axes in (left, cumulative):
+        axes.set(xlabel=_axis_name(headline), xlim=(edges[0], 1))
     _legend(figure, cumulative)
     rows = [
         (arm.label, each.unit.index, each.unit.name, _value(each, headline), _value(each, f"unigram_{headline}"))
@@ -160,28 +160,55 @@ def _score_distribution(arms: list[_Series], headline: str) -> tuple[Figure, Seq
     return figure, [("arm", "index", "name", headline, f"unigram_{headline}"), *rows]
 
 
-def _score_by_interval(arms: list[_Series], headline: str) -> tuple[Figure, Sequence[_Row]]:
+def _histograms(axes: Axes, arms: list[_Series], edges: np.ndarray) -> None:
+    """Over each other: legible for few arms."""
+    for arm in arms:
+        weights = np.full(len(arm.scores), 1 / len(arm.scores))
+        axes.hist(arm.scores, edges.tolist(), weights=weights, color=arm.colour, alpha=0.3)
+        axes.hist(arm.scores, edges.tolist(), weights=weights, color=arm.colour, histtype="step", linewidth=1.4)
+        axes.axvline(float(np.median(arm.scores)), color=arm.colour, linewidth=1.4, linestyle=":")
+    axes.set(title="Distribution of scores (dotted: medians)", ylabel=f"share of units per {_BIN:g}")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+
+
+def _quantiles(axes: Axes, arms: list[_Series]) -> None:
+    """One row per arm, the first on top: nine tenths of the units, half of them, their median, that of `unigram`."""
+    places = np.arange(len(arms))[::-1]
+    for place, arm in zip(places, arms, strict=True):
+        ends = np.quantile(arm.scores, [0.05, 0.25, 0.5, 0.75, 0.95])
+        axes.plot(ends[[0, 4]], [place, place], color=arm.colour, linewidth=1.2)
+        axes.plot(ends[[1, 3]], [place, place], color=arm.colour, linewidth=6, alpha=0.45, solid_capstyle="butt")
+        axes.plot(ends[2], place, color=arm.colour, marker=arm.marker, markersize=6)
+        if len(arm.floor):
+            axes.plot(np.median(arm.floor), place, color="#444444", marker="|", markersize=12, markeredgewidth=1.6)
+    axes.set_yticks(places, [arm.label for arm in arms])
+    axes.set_title("Medians, halves, nine tenths (bar: unigram)")
+
+
+def _score_by_interval(arms: list[_Series], headline: str) -> tuple[Figure, Sequence[Row]]:
     figure = Figure(figsize=(6.5, 4), layout="constrained")
     axes = figure.subplots()
-    rows: list[_Row] = [("arm", "interval", "n", "mean", "low", "high")]
+    rows: list[Row] = [("arm", "interval", "n", "mean", "low", "high")]
     for place, arm in enumerate(arms):
         points = [(i, each) for i, each in enumerate(arm.summary.intervals, start=1)]
         found = [(i, each.n, each.mean) for i, each in points if isinstance(each.mean, Estimate)]
         rows += [(arm.label, i, n, mean.value, mean.low, mean.high) for i, n, mean in found]
-        at = np.array([i for i, _, _ in found]) + 0.12 * (place - (len(arms) - 1) / 2)
+        at = np.array([i for i, _, _ in found]) + min(0.12, 0.7 / len(arms)) * (place - (len(arms) - 1) / 2)
         values = np.array([mean.value for _, _, mean in found])
         ends = np.array([(mean.value - mean.low, mean.high - mean.value) for _, _, mean in found]).reshape(-1, 2).T
         style: dict[str, Any] = {"color": arm.colour, "marker": arm.marker, "markersize": 5}
-        axes.errorbar(at, values, yerr=ends, label=arm.name, linewidth=1.2, capsize=2.5, **style)
+        counts = [n for _, n, _ in found]
+        label = f"{arm.label} ({min(counts):,} to {max(counts):,})" if counts else arm.label
+        axes.errorbar(at, values, yerr=ends, label=label, linewidth=1.2, capsize=2.5, **style)
     axes.axhline(0, color="#999999", linewidth=0.8)
     axes.set_xticks(range(1, 13))
     axes.set(title="Score within each activation interval", xlabel="activation interval (1: weakest, 12: strongest)")
     axes.set_ylabel(f"mean {_axis_name(headline)}\nwith 95 % interval over units")
-    _legend(figure, axes)
+    _legend(figure, axes, "units in an interval")
     return figure, rows
 
 
-def _score_by_density(arms: list[_Series], headline: str) -> tuple[Figure, Sequence[_Row]]:
+def _score_by_density(arms: list[_Series], headline: str) -> tuple[Figure, Sequence[Row]]:
     figure = Figure(figsize=(6.5, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.set_xscale("log")
@@ -214,7 +241,7 @@ def _decade_medians(densities: np.ndarray, scores: np.ndarray) -> tuple[list[flo
     return [float(np.median(densities[each])) for each in enough], [float(np.median(scores[each])) for each in enough]
 
 
-def _density_histogram(arms: list[_Series], headline: str) -> tuple[Figure, Sequence[_Row]]:
+def _density_histogram(arms: list[_Series], headline: str) -> tuple[Figure, Sequence[Row]]:
     del headline  # drawn for every unit that fires, scored or not
     figure = Figure(figsize=(6.5, 4), layout="constrained")
     axes = figure.subplots()
@@ -224,7 +251,7 @@ def _density_histogram(arms: list[_Series], headline: str) -> tuple[Figure, Sequ
     lowest = min([0.1, *(float(values.min()) for values in alive.values() if len(values))])
     exponents = np.arange(np.floor(4 * np.log10(lowest)), 1) / 4
     edges = 10**exponents
-    rows: list[_Row] = [("arm", "density_low", "density_high", "units")]
+    rows: list[Row] = [("arm", "density_low", "density_high", "units")]
     for arm in arms:
         values = alive[arm.label]
         counts, _ = np.histogram(values, edges)
@@ -241,16 +268,18 @@ def _density_histogram(arms: list[_Series], headline: str) -> tuple[Figure, Sequ
     return figure, rows
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
-    """One legend below the figure, in as many columns as its width holds."""
+def _legend(figure: Figure, axes: Axes, title: str = "") -> None:
+    """One legend below the figure, in as many columns as its width holds; the figure grows with its lines."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         column_inches = 0.6 + 0.08 * max(map(len, labels))
         columns = max(1, int(figure.get_figwidth() / column_inches))
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), columns))
+        figure.set_figheight(figure.get_figheight() + _LINE * max(0, -(-len(labels) // columns) - 2))
+        place: dict[str, Any] = {"loc": "outside lower center", "ncols": min(len(labels), columns)}
+        figure.legend(handles, labels, title=title or None, **place)
 
 
-def _save(path: Path, figure: Figure, rows: Sequence[_Row]) -> list[Path]:
+def save(path: Path, figure: Figure, rows: Sequence[Row]) -> list[Path]:
     targets = [path.with_suffix(suffix) for suffix in (".png", ".svg", ".csv")]
     png, svg, table = (target.with_name(target.name + ".tmp") for target in targets)
     figure.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})

@@ -291,6 +291,8 @@ def _read_parquet(path: Path, schema: pa.Schema) -> tuple[list[dict[str, Any]], 
     for column in schema:
         if column.name in _LATER - set(table.schema.names):
             table = table.append_column(column, pa.nulls(len(table), column.type))
+    if set(schema.names) == set(table.schema.names):
+        table = table.select(schema.names)
     if metadata is None or not table.schema.equals(schema):
         missing = sorted(set(schema.names) - set(table.schema.names))
         raise UserError(

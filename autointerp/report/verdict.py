@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from autointerp.compare import ArmSummary, Comparison
-from autointerp.contrast import Contrast
+from autointerp.contrast import Contrast, Discoveries
 from autointerp.counted import BIGRAM_LIFT, LIFT
 from autointerp.matching import Matched
 from autointerp.records.trial import Undefined
@@ -20,6 +20,7 @@ def verdict(comparison: Comparison) -> str:
     sentences = [_verdict(comparison, reference, arms[each.baseline], each) for each in chosen]
     sentences += [line for each in chosen for line in _alike(comparison, each)]
     sentences += _control_sentence(comparison, reference)
+    sentences += _discovered(comparison)
     sentences += _lift_sentence(comparison)
     sentences += [line for each in chosen for line in _paradox(comparison, arms[each.baseline], each)]
     asked = sum(arm.funnel.asked for arm in comparison.arms)
@@ -88,6 +89,15 @@ def _alike(comparison: Comparison, contrast: Contrast) -> Iterator[str]:
         )
 
 
+def _discovered(comparison: Comparison) -> list[str]:
+    return [
+        f"{found.units:,} of {found.of:,} {comparison.reference} score above what explanations of others score at "
+        f"about their density, at a false discovery rate of {found.rate:.0%}."
+        for found in (contrast.found for contrast in comparison.contrasts)
+        if isinstance(found, Discoveries)
+    ]
+
+
 def _basis(comparison: Comparison) -> str:
     headline = comparison.headline
     known = [arm.measures[headline].documents for arm in comparison.arms if arm.measures[headline].n]
@@ -111,8 +121,8 @@ def _control_sentence(comparison: Comparison, reference: ArmSummary) -> list[str
     if not known or isinstance(own, Undefined):
         return []
     scores = ", ".join(f"{_interval(median)} by {what} ones" for what, median in known)
-    said = f"By explanations that are not theirs, the median of the same features is {scores}"
-    return [f"{said}; {_interval(own)} by their own."]
+    said = f"By explanations that are not theirs, the median of the same features is {scores};"
+    return [f"{said} {_interval(own)} by their own."]
 
 
 def _lift_sentence(comparison: Comparison) -> list[str]:

@@ -72,7 +72,7 @@ def split_windows(
 
 
 def check_no_leak(splits: Splits, windows: Windows, documents: Sequence[Document]) -> None:
-    """Raise `UserError` where two splits share a document or a cluster, a near-duplicate of one, or a verbatim window."""
+    """Raise `UserError` where two splits share a document, a cluster, a near-duplicate of one or a verbatim window."""
     for owners, what in ((windows.document, "document"), (splits.cluster, "cluster")):
         for owner, held in _in_two_splits(owners, splits.code):
             at = int(windows.document[owners == owner][0])

@@ -2,17 +2,19 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autointerp.compare import Comparison, compare
-from autointerp.contrast import Support
+from autointerp.compare import Comparison, adjusted, compare
+from autointerp.contrast import Discoveries, Support
 from autointerp.counted import LIFT, counted_prefix
 from autointerp.inference import Bounds, MannWhitney
-from autointerp.records.explanation import Failure
+from autointerp.matching import LengthControl, Matched
+from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.outcome import Outcome
-from autointerp.records.trial import Score, Undefined
+from autointerp.records.trial import Influence, Score, Undefined
 from autointerp.statistics import Estimate
 from sae.errors import UserError
 from tests.autointerp.synthetic_outcomes import arm_info, outcome, realistic
@@ -191,3 +193,75 @@ def test_an_unknown_reference_names_the_nearest_arm() -> None:
     """A reference that no arm has is the user's mistake."""
     with pytest.raises(UserError, match="Did you mean features"):
         compare([], [arm_info("features", 5)], "feature", 0)
+
+
+def with_documents(outcomes: list[Outcome]) -> list[Outcome]:
+    """The same scores, each moved by the one document that all units share."""
+    clusters, moved = np.arange(3, dtype=np.int32), np.array([0.2, -0.1, -0.1], dtype=np.float16)
+    influence = Influence(clusters, {"spearman": moved, "unigram_spearman": moved / 2})
+    scored = ((each, each.result) for each in outcomes)
+    return [
+        replace(each, result=replace(of, influence=influence)) if isinstance(of, Score) else each for each, of in scored
+    ]
+
+
+def test_documents_that_units_share_widen_what_is_known_of_an_arm() -> None:
+    """An arm that one document moves as a whole is uncertain by that; two such arms move together."""
+    outcomes = two_arms([0.5 + i / 1000 for i in range(40)], [0.2 + i / 1000 for i in range(40)])
+    plain, moved = compare_two(outcomes), compare_two(with_documents(outcomes))
+    widths: list[float] = []
+    for comparison in (plain, moved):
+        mean, gap = (
+            each.mean
+            for each in (comparison.arms[0].measures["spearman"], comparison.contrasts[0].differences["spearman"])
+        )
+        assert isinstance(mean, Estimate)
+        assert isinstance(gap, Estimate)
+        widths += [mean.high - mean.low, gap.high - gap.low]
+    assert widths[2] > 10 * widths[0]
+    assert widths[3] < 2 * widths[1]
+    assert moved.contrasts[0].differences[LIFT].documents
+    assert not moved.contrasts[0].differences["pearson"].documents
+    partly = compare_two([outcomes[0], *with_documents(outcomes)[1:]])
+    assert not partly.arms[0].measures["spearman"].documents
+
+
+def test_a_family_of_tests_is_adjusted_over_all_protocols() -> None:
+    """Each q is its p times the number of tests that are no better, over the contrasts of all protocols together."""
+    clear = compare_two(two_arms([0.7 + i / 100 for i in range(20)], [0.2 + i / 100 for i in range(20)]))
+    none = compare_two(two_arms([i / 20 for i in range(20)], [i / 20 for i in range(20)]))
+    family = adjusted({"a": clear, "b": none, "c": none, "d": none})
+    p, q = clear.contrasts[0].p, family["a"].contrasts[0].q
+    assert isinstance(p, float)
+    assert q == pytest.approx(4 * p)
+    assert family["b"].contrasts[0].q == none.contrasts[0].p
+    assert clear.contrasts[0].q == p
+
+
+def test_units_are_found_against_the_scores_of_others_explanations() -> None:
+    """Units far above every shuffled score are found, those among them are not; other baselines find nothing."""
+    features = [outcome(i, "features", i, 0.9 if i < 30 else 0.1 + i / 1000) for i in range(60)]
+    shuffled = [outcome(60 + i, "features:shuffled", i, 0.1 + (i % 60) / 1000) for i in range(60)]
+    arms = [arm_info("features", 60), arm_info("features:shuffled", 60, "control"), arm_info("neurons", 0, "neurons")]
+    contrasts = compare([*features, *shuffled], arms, "features", 0).contrasts
+    assert contrasts[0].found == Discoveries(30, 60, 0.05)
+    assert contrasts[1].found is None
+
+
+def test_evidence_and_wording_are_held_equal_where_they_are_known() -> None:
+    """Without counts there is no difference at equal evidence; with them it is that within strata."""
+    outcomes = two_arms([0.6] * 30, [0.4] * 30)
+    assert isinstance(compare_two(outcomes).contrasts[0].evidence, Undefined)
+    known = [
+        replace(each, statistics=replace(each.statistics, evidence=49 if i % 3 else 22, overlap=i % 5 / 5))
+        for i, each in enumerate(outcomes)
+    ]
+    worded = [replace(each, explanation=Explanation("word " * (5 + i % 7), "lookup")) for i, each in enumerate(known)]
+    contrast = compare_two(worded).contrasts[0]
+    assert isinstance(contrast.evidence, Matched)
+    assert isinstance(contrast.evidence.mean, Estimate)
+    assert contrast.evidence.mean.value == pytest.approx(0.2)
+    assert contrast.evidence.strata == 2
+    assert isinstance(contrast.length, LengthControl)
+    assert contrast.length.mean.value == pytest.approx(0.2)
+    assert contrast.length.overlaps is not None

@@ -8,6 +8,7 @@ import pytest
 
 from autointerp.compare import Comparison, compare
 from autointerp.records.outcome import Outcome
+from autointerp.report import floor_to_ceiling
 from autointerp.report.plots import write_plots
 from autointerp.statistics import Estimate
 from tests.autointerp.synthetic_outcomes import arm_info, outcome, realistic
@@ -83,6 +84,27 @@ def test_the_density_histogram_counts_every_unit_that_fires(
     counted = [each for each in run[0] if each.order < 110]
     alive = sum(each.unit.arm == "features" and each.statistics.density_explain > 0 for each in counted)
     assert sum(int(row["units"]) for row in held if row["arm"] == "features") == alive
+
+
+@pytest.mark.parametrize("n_arms", [2, 10])
+def test_arms_stand_between_floor_and_ceiling(n_arms: int, tmp_path: Path) -> None:
+    """One figure of all protocols; its rows are the comparison's means with their intervals, every arm in each."""
+    labels = ["features", *(f"features:{i}" for i in range(n_arms - 1))]
+    outcomes = [outcome(i, labels[i % n_arms], i, 0.3 + 0.01 * (i % 7)) for i in range(8 * n_arms)]
+    arms = [arm_info(label, 8, "features" if label == "features" else "control") for label in labels]
+    comparison = compare(outcomes, arms, "features", 0)
+    written = floor_to_ceiling.write(tmp_path, {"monosemanticity-2023": comparison, "other": comparison})
+    assert all(path.stat().st_size for path in written)
+    held = rows(tmp_path / "floor_to_ceiling.csv")
+    assert {(row["protocol"], row["arm"]) for row in held} == {
+        (protocol, label) for protocol in ("monosemanticity-2023", "other") for label in labels
+    }
+    mean = comparison.arms[0].measures["spearman"].mean
+    assert isinstance(mean, Estimate)
+    score = next(row for row in held if row["what"] == "score")
+    assert (float(score["mean"]), float(score["low"]), float(score["high"])) == (mean.value, mean.low, mean.high)
+    assert (score["asked"], score["scored"]) == ("8", "8")
+    assert any(row["what"] == "unigram" for row in held)
 
 
 def test_a_run_with_hardly_any_units_is_drawn(tmp_path: Path) -> None:

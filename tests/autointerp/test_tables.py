@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -15,6 +17,7 @@ from autointerp.config import Format
 from autointerp.llm.estimate import Estimate as CostEstimate
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.outcome import Outcome
+from autointerp.records.trial import Influence, Score
 from autointerp.report.render import plain, render, render_estimate, render_values
 from autointerp.report.tables import read_explanations, read_outcomes, write_explanations, write_tables
 from autointerp.report.verdict import number, verdict
@@ -207,3 +210,22 @@ def test_json_takes_no_nan() -> None:
     """A NaN is a fault of the program and never reaches a file."""
     with pytest.raises(ValueError, match="not JSON compliant"):
         render_values({"l0": float("nan")}, "json")
+
+
+def test_what_documents_do_comes_back_and_older_tables_are_read(tmp_path: Path) -> None:
+    """Two-way intervals are the same from the rows; rows without those columns give intervals over units alone."""
+    outcomes, arms = realistic(20, 20)
+    influence = Influence(
+        np.array([3, 5, 8], dtype=np.int32), {"spearman": np.array([0.1, -0.25, 0.15], dtype=np.float16)}
+    )
+    moved = [
+        replace(each, result=replace(each.result, influence=influence)) if isinstance(each.result, Score) else each
+        for each in outcomes
+    ]
+    comparison = compare(moved, arms, "features", 0)
+    assert comparison.contrasts[0].differences["spearman"].documents
+    write_tables(tmp_path, moved, {moved[0].protocol: comparison})
+    assert compare(read_outcomes(tmp_path).outcomes, arms, "features", 0) == comparison
+    table = pq.read_table(tmp_path / "scores.parquet")
+    pq.write_table(table.drop_columns(["evidence", "overlap", "clusters", "influence"]), tmp_path / "scores.parquet")
+    assert compare(read_outcomes(tmp_path).outcomes, arms, "features", 0) == compare(outcomes, arms, "features", 0)

@@ -27,6 +27,7 @@ class DensePass:
         self.dtype = torch.bfloat16 if recipe.precision == "bf16" else like.dtype
         self._activations = like.new_empty(recipe.batch, weights.n_units, dtype=self.dtype)
         self._gradient = torch.empty_like(self._activations)
+        self._error = like.new_empty(recipe.batch, weights.d_in)
         self._ones = like.new_ones(recipe.batch, dtype=self.dtype)
 
     def __call__(self, inputs: Float[Tensor, "token d_in"], weight: float) -> StepResult:
@@ -39,7 +40,12 @@ class DensePass:
         centred = self.weights.centred(inputs).to(self.dtype)
         torch.addmm(b_enc.to(self.dtype), centred, low_enc.T, out=f)
         near, above = self._sparsify()
-        error = torch.mm(f, low_dec).to(inputs.dtype).add_(b_dec).sub_(inputs)
+        error = self._error
+        if self.dtype == error.dtype:
+            torch.addmm(b_dec, f, w_dec, out=error)
+        else:
+            error.copy_(f @ low_dec).add_(b_dec)
+        error.sub_(inputs)
         squared = torch.linalg.vector_norm(error).square() / (elements * batch)
         error.mul_(2 / (elements * batch))
         low_error = error.to(self.dtype)

@@ -52,6 +52,7 @@ def recipe_like(dictionary: Path, d_sae: int, seed: int) -> TrainingRecipe:
     try:
         config = json.loads((dictionary / "cfg.json").read_text(encoding="utf-8"))
         details = dict(config["metadata"]["training_architecture_details"])
+        details |= details.get("sparsity", {})
         listed = ((name, details[name]) for name in _RECIPE if name in details)
         changes = {name: tuple(value) if isinstance(value, list) else value for name, value in listed}
         changes |= details.get("sparsity", {})

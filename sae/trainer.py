@@ -97,34 +97,31 @@ def sweep_on(
         def save() -> None:
             write_checkpoint(out, trainees, pool, identity, metadata)
 
-        try:
-            while trainees[0].done < first.steps:
-                _one_batch(trainees, pool, begun, on_log)
-                if stopped.is_set():
-                    raise KeyboardInterrupt
-                if trainees[0].due(first.checkpoint_every) and trainees[0].done < first.steps:
-                    save()
-        except KeyboardInterrupt:
-            if len({trainee.done for trainee in trainees}) == 1:
+        while trainees[0].done < first.steps:
+            logs = _one_batch(trainees, pool, begun)
+            try:
+                for log in logs:
+                    on_log(log)
+            except KeyboardInterrupt:
+                stopped.set()
+            if stopped.is_set():
                 save()
-            raise
+                raise KeyboardInterrupt
+            if trainees[0].due(first.checkpoint_every) and trainees[0].done < first.steps:
+                save()
         finished = {each.name: each.save(out / each.name, metadata, pool.rows) for each in trainees}
         remove_checkpoints(out)
         return finished
 
 
-def _one_batch(
-    trainees: Sequence[Trainee],
-    pool: Pool,
-    files: Sequence["_MetricsFile"],
-    on_log: Callable[[TrainLog], None],
-) -> None:
-    batch = pool.draw()
-    logs = [trainee.advance(batch, pool.rows) for trainee in trainees]
-    for log, file in zip(logs, files, strict=True):
+def _one_batch(trainees: Sequence[Trainee], pool: Pool, files: Sequence["_MetricsFile"]) -> list[TrainLog]:
+    batch, logs = pool.draw(), list[TrainLog]()
+    for trainee, file in zip(trainees, files, strict=True):
+        log = trainee.advance(batch, pool.rows)
         if log is not None:
             file.write(log)
-            on_log(log)
+            logs.append(log)
+    return logs
 
 
 def _agreed(recipes: Mapping[str, TrainingRecipe]) -> TrainingRecipe:

@@ -109,7 +109,7 @@ def test_scores_follow_skill_in_every_arm(
     """Oracle, noisy, token table, constant; no token table knows which tokens come next, so there both are chance."""
     lead_to("http://127.0.0.1:9", monkeypatch)
     harvested = tmp_path / "harvested"
-    assert command("harvest", *flags(place, wide, harvested, "--features", "0:24", "--baseline", "neurons")) == 0
+    assert command("harvest", *flags(place, wide, harvested, "--features", "0:8", "--baseline", "neurons")) == 0
     reached = by_skill(harvested, monkeypatch, SKILLS, enough=5)
     assert {protocol for protocol, _ in reached[0]} == set(PROTOCOLS)
     for key in reached[0]:

@@ -22,7 +22,6 @@ _RECIPE = (
     "l1",
     "resample_at",
     "pool_batches",
-    "matmul_precision",
 )
 """What a recipe's name does not tell of a run."""
 

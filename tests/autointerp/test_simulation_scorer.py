@@ -88,7 +88,7 @@ def test_a_trial_comes_from_score_documents_only() -> None:
 def test_items_tell_nothing_of_the_truth() -> None:
     """An item is its tokens; neither they nor their order change when the activations do."""
     record = synthetic.record()
-    assert [field.name for field in dataclasses.fields(Item)] == ["tokens"]
+    assert [field.name for field in dataclasses.fields(Item)] == ["tokens", "marked"]
     others_truth = tuple(
         dataclasses.replace(e, activations=tuple(a / 2 + i for i, a in enumerate(e.activations)))
         for e in record.excerpts["score"]

@@ -8,11 +8,11 @@ from autointerp.records.explanation import Evidence, Failure
 from autointerp.records.trial import Question
 from autointerp.records.unit import Split, UnitRecord
 from autointerp.scorers.population import ALLOCATION, Allocation, PopulationScorer
+from autointerp.seams import Scorer
 
 _EVIDENCE = Monosemanticity2023()
 _HARVEST = replace(
     _EVIDENCE.harvest,
-    select=None,
     score=replace(_EVIDENCE.harvest.score, anchors=ALLOCATION.firing - (ALLOCATION.strata - 1) * ALLOCATION.fewest),
 )
 
@@ -42,8 +42,12 @@ class Population:
         """What the explainer sees: the same as under monosemanticity-2023, so that one explanation serves both."""
         return _EVIDENCE.evidence(record)
 
-    def scorer(self, split: Split = "score") -> PopulationScorer:
-        """Poses and scores over the score split. Raises `ValueError` for another: anchors are kept of that one only."""
+    def scorer(self, split: Split = "score") -> Scorer:
+        """Poses and scores over the score split.
+
+        Firing anchors are sampled of that one only: on the select split explanations are told apart as
+        monosemanticity-2023 does.
+        """
         if split != "score":
-            raise ValueError(f"The population is that of the score split, not of {split}.")
+            return Monosemanticity2023(seed=self.seed).scorer(split)
         return PopulationScorer(allocation=self.allocation, seed=self.seed)

@@ -15,6 +15,7 @@ from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.trial import Measure, Prediction, Trial, Undefined
 from autointerp.records.unit import Unit
 from autointerp.scorers.population import ALLOCATION, MEASURES, PopulationScorer
+from autointerp.scorers.simulation import SimulationScorer
 from autointerp.seams import Unavailable
 from tests.autointerp.harvests import SMALL, World, batches_of, world
 
@@ -164,8 +165,8 @@ def test_the_preset_asks_the_harvest_for_what_it_draws() -> None:
     preset = Population()
     assert preset.harvest.score.anchors == ALLOCATION.firing - (ALLOCATION.strata - 1) * ALLOCATION.fewest
     assert preset.harvest.score.top >= ALLOCATION.top
-    with pytest.raises(ValueError, match="score split"):
-        preset.scorer("select")
+    assert isinstance(preset.scorer(), PopulationScorer)
+    assert isinstance(preset.scorer("select"), SimulationScorer)
 
 
 def test_a_harvest_in_another_directory_gives_the_same_trial(source: StoreSource, made: World, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from autointerp.arms import FEATURES
 from autointerp.config import RunConfig
 from autointerp.explain.lookup import token_table
 from autointerp.protocols.preset import Preset
+from autointerp.records.anchors import Text
 from autointerp.records.explanation import Evidence, Explanation
 from autointerp.records.outcome import ArmInfo
 from autointerp.records.unit import Activations, Pool, Split, Unit, UnitRecord
@@ -95,6 +96,10 @@ class ControlledSource:
     def activations(self, unit: Unit, windows: Sequence[int]) -> Activations:
         """The source's, of the unit itself."""
         return self.inner.activations(_base(unit), windows)
+
+    def text(self, split: Split) -> Text:
+        """The source's."""
+        return self.inner.text(split)
 
     def pool(self, split: Split) -> Pool:
         """The source's."""

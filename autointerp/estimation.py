@@ -1,8 +1,8 @@
 """Estimates over a whole population of anchors from a stratified sample of them: pure, design-based.
 
 What the harvest counted of the population (anchors, firings, sums, squares) is used as it is, so that only the
-simulator's side is estimated. Sources: Särndal, Swensson and Wretman 1992, "Model assisted survey sampling", chapters 3,
-6 and 10; Rao and Wu 1988, "Resampling inference with complex survey data"; Clopper and Pearson 1934.
+simulator's side is estimated. Sources: Särndal, Swensson and Wretman 1992, "Model assisted survey sampling", chapters
+3, 6 and 10; Rao and Wu 1988, "Resampling inference with complex survey data"; Clopper and Pearson 1934.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ class Unseen:
 
 
 Estimator: TypeAlias = Callable[[AnchorSample, Weights, Float[np.ndarray, " draw"], Unseen | None], np.ndarray]
-"""A measure by replicate, from sample, calibrated weights and predictions."""
+"""A measure by replicate, from sample, weights and predictions; correlations want `calibrated` weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,22 +127,23 @@ def without_each(sample: AnchorSample) -> tuple[Int[np.ndarray, " cluster"], Wei
 def calibrated(sample: AnchorSample, weights: Weights) -> Weights:
     """Weights changed as little as can be so that the known sums of activations and of squares come out.
 
-    The regression (GREG) estimator's weights, for firing and silent anchors apart: w (1 + x' λ). The number of firing
-    anchors is kept too. A known sum that the draws cannot give, because they are too few or alike, is met as nearly as
-    can be. Weights stay at or above 0.
+    The regression (GREG) estimator's weights, for firing and silent anchors apart: w (1 + (1 - f) x' λ), f being the
+    share of the stratum that was drawn, so that what was taken whole keeps its weight of 1. A known sum
+    that the draws cannot give, because they are too few or alike, is met as nearly as can be. For correlations, which
+    they make 1 for an oracle; not for counts: a weight of a small sample may come out below 0.
     """
     totals, out = sample.totals, weights.copy()
-    fired = (0, totals.fired, totals.fired_sum, totals.fired_square)
-    silent = (1, 0, totals.silent_sum, totals.silent_square)
-    for domain, (lowest, *known) in ((sample.fires, fired), (~sample.fires, silent)):
-        x = sample.truth[domain, None] ** np.arange(lowest, 3)
+    free = (1 - np.minimum(sample.taken / np.maximum(sample.size, 1), 1))[sample.stratum]
+    fired, silent = (totals.fired_sum, totals.fired_square), (totals.silent_sum, totals.silent_square)
+    for domain, known in ((sample.fires, fired), (~sample.fires, silent)):
+        x = sample.truth[domain, None] ** np.array([1, 2])
         if not x.any():
             continue
-        x, target = x / x.max(axis=0), np.array(known[lowest:]) / x.max(axis=0)
-        w = weights[:, domain]
-        gram = np.einsum("rn,ni,nj->rij", w, x, x)
+        x, target = x / x.max(axis=0), np.array(known) / x.max(axis=0)
+        w, moved = weights[:, domain], free[domain, None] * x
+        gram = np.einsum("rn,ni,nj->rij", w, moved, x)
         multiplier = np.linalg.pinv(gram, rcond=1e-9, hermitian=True) @ (target - w @ x)[:, :, None]
-        out[:, domain] = np.maximum(w * (1 + multiplier[:, :, 0] @ x.T), 0.0)
+        out[:, domain] = w * (1 + multiplier[:, :, 0] @ moved.T)
     return out
 
 
@@ -201,11 +202,12 @@ def interval(
     sample: AnchorSample,
     prediction: Float[np.ndarray, " draw"],
     estimator: Estimator,
+    weights: Float[np.ndarray, "1 draw"],
     resampled: Weights,
     rng: np.random.Generator,
     top_level: int,
 ) -> Interval:
-    """The estimate with its 95 % intervals; `resampled` holds calibrated weights of `replicates`.
+    """The estimate with its 95 % intervals; `weights` has one row, `resampled` those of `replicates`.
 
     The standard error over the replicates is taken on Fisher's z scale. To the lower end are added the false
     predictions that may lie in the stratum where a draw weighs most and mostly none is found: their share there is
@@ -213,12 +215,12 @@ def interval(
     limit, also for x = 0. Seeing none elsewhere is no stronger evidence for the population than there, since the
     limit on a number of anchors, size times 1 - 0.025^(1/n), is the largest where size over n is.
     """
-    weights = calibrated(sample, base_weights(sample)[None, :])
-    value = float(estimator(sample, weights, prediction, None)[0])
+    found = estimator(sample, weights, prediction, None)
+    value = float(found[0])
     over = estimator(sample, resampled, prediction, None)
     error = float(_z(over).std(ddof=1))
     half = stats.norm.ppf(1 - _TAIL) * error
-    low_seen, high = (float(np.tanh(_z(value) + sign * half)) for sign in (-1, 1))
+    low_seen, high = (float(np.tanh(_z(found)[0] + sign * half)) for sign in (-1, 1))
     low = low_seen
     rare = _rarest(sample)
     if rare is not None:
@@ -234,7 +236,7 @@ def interval(
     return Interval(value, min(low, value), max(high, value), min(low_seen, value))
 
 
-def _z(correlation: np.ndarray | float) -> np.ndarray:
+def _z(correlation: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     return np.arctanh(np.clip(correlation, -_EDGE, _EDGE))
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -127,8 +128,26 @@ def _arm_units(setting: Setting, arm: Arm) -> ArmUnits:
 
 
 def stored(directory: Path) -> Source:
-    """The harvested store of a run with its controls, without its subject."""
-    return controlled(load_run(directory), StoreSource(_sound(Store.open(directory / HARVEST)), None))
+    """The harvested store of a run with its controls; its subject is loaded when activations are first recomputed.
+
+    That raises `UserError` where subject, dictionaries or corpus are no longer what was harvested.
+    """
+    store = _sound(Store.open(directory / HARVEST))
+
+    @cache
+    def setting() -> Setting:
+        with timed(directory, "load"):
+            loaded = load_setting(load_run(directory), directory, terminal.say)
+        if loaded.key != store.manifest["key"]:
+            raise UserError(
+                f"{directory} was harvested from another subject, dictionary or corpus.",
+                "Their contents have changed since, so activations cannot be recomputed.",
+                "Give another --out.",
+            )
+        return loaded
+
+    source = StoreSource(store, lambda unit, windows: setting().recompute(unit, windows))
+    return controlled(load_run(directory), source)
 
 
 def _sound(store: Store) -> Store:

@@ -2,8 +2,8 @@
 
 Every token gets a weight: the idf of BM25 (Robertson and Zaragoza 2009) where the explanation has its word, or the
 unigram table's mean activation, whichever is higher, each relative to its largest. Anchors are put into strata by the
-weight of their token, then those near a word of the explanation, then all others. What counts is enumerated by token id,
-so that no pass over the split is made.
+weight of their token, then those near a word of the explanation, then all others. What counts is enumerated by token
+id, so that no pass over the split is made.
 """
 
 import re
@@ -21,8 +21,8 @@ _WORD = re.compile(r"\w+")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _SHORTEST_STEM = 4
 """Letters from which a token that begins a word, or is begun by one, counts as that word."""
-_NEAR_WEIGHT = 0.1
-"""Weight of an anchor near a word, against 1 for the likeliest token itself."""
+_FIRST_CUT, _GROWTH = 0.5, 4
+"""Anchors of the first stratum as a share of those that fire, and by how much each stratum outgrows those before."""
 _MOST_OCCURRENCES = 20_000
 """Occurrences of words whose neighbours are looked at; the commonest words are left out beyond it."""
 
@@ -84,6 +84,12 @@ class TextIndex:
         order, begin = self._by_token
         return order[begin[token] + rank]
 
+    def anchors_at(self, row: Int[np.ndarray, " n"], position: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        """The anchors at positions of the store's windows."""
+        window = np.searchsorted(self.text.row, row)
+        begin = np.cumsum(self._per_window) - self._per_window
+        return begin[window] + position - self.text.first
+
     def near(self, tokens: Int[np.ndarray, " token"]) -> Int[np.ndarray, " anchor"]:
         """Anchors within `NEAR` tokens of an occurrence of `tokens` in the same window, rising; the rarest first."""
         rarest = tokens[np.lexsort((tokens, self.count[tokens]))]
@@ -95,7 +101,9 @@ class TextIndex:
         beside, source = (at[:, None] + shifts).ravel(), np.repeat(at, len(shifts))
         inside = (beside >= 0) & (beside < len(self.token))
         beside, source = beside[inside], source[inside]
-        return np.unique(beside[self.window[beside] == self.window[source]])
+        near = np.zeros(len(self.token), dtype=np.bool_)
+        near[beside[self.window[beside] == self.window[source]]] = True
+        return np.flatnonzero(near)
 
 
 def matches(explanation: str, index: TextIndex) -> Bool[np.ndarray, " token"]:
@@ -126,7 +134,7 @@ class Proposal:
     sizes: Int[np.ndarray, " stratum"]
     """Anchors in each stratum."""
     measure: Float[np.ndarray, " stratum"]
-    """Share of each in the proposal's density, adding up to 1: `uniform` by size, the rest by weight."""
+    """Share of each in the proposal's density, adding up to 1: `uniform` by size, the rest alike for likely ones."""
 
     def draw(self, stratum: int, n: int, rng: np.random.Generator) -> Int[np.ndarray, " n"]:
         """`n` different anchors, uniform over those of the stratum."""
@@ -162,30 +170,32 @@ def propose(
     explanation: str,
     unigram: Float[np.ndarray, " token"],
     index: TextIndex,
+    fired: int,
     *,
     strata: int = 5,
     uniform: float = 0.3,
 ) -> Proposal:
-    """Strata for an explanation and a table of mean activations: up to `strata` of equal weight by token, and two more.
+    """Strata for an explanation, a table of mean activations and the number of anchors at which the unit fires.
 
-    Strata of equal weight with draws in proportion to it are drawing in proportion to the weight, but with the sizes
-    known, so that a draw's weight never depends on chance.
+    Tokens are ranked by weight and cut where the anchors so far are half of `fired`, 2 times, 8 times and so on: false
+    predictions count in relation to the firings, so that each order of magnitude has its own draws, and the common
+    words of an explanation do not crowd out the rare ones that a sparse unit is about.
     """
     named, count = matches(explanation, index), index.count
     weight = np.maximum(named * index.idf, unigram / max(float(unigram.max(initial=0.0)), 1e-300)) * (count > 0)
     of_token = np.full(len(count), -1)
     tokens = np.flatnonzero(weight > 0)
     tokens = tokens[np.argsort(-weight[tokens], kind="stable")]
-    mass = count[tokens] * weight[tokens]
-    middle = (np.cumsum(mass) - mass / 2) / max(mass.sum(), 1e-300)
-    found, place = np.unique(np.minimum((middle * strata).astype(np.int64), strata - 1), return_inverse=True)
+    before = np.cumsum(count[tokens]) - count[tokens]
+    cuts = _FIRST_CUT * fired * float(_GROWTH) ** np.arange(strata - 1)
+    found, place = np.unique(np.searchsorted(cuts, before, side="right"), return_inverse=True)
     of_token[tokens] = place
     near = index.near(np.flatnonzero(named & (count > 0)))
     near = near[of_token[index.token[near]] < 0]
     by_token = np.bincount(place, count[tokens], minlength=len(found)).astype(np.int64)
     others = len(index.token) - int(by_token.sum()) - len(near)
     sizes = np.array([*by_token.tolist(), len(near), others])
-    weights = np.array([*np.bincount(place, mass, minlength=len(found)).tolist(), len(near) * _NEAR_WEIGHT, 0.0])
+    likely = (sizes > 0) * np.append(np.ones(len(sizes) - 1), 0.0)
     flat = sizes / max(sizes.sum(), 1)
-    measure = (1 - uniform) * weights / weights.sum() + uniform * flat if weights.any() else flat
+    measure = (1 - uniform) * likely / likely.sum() + uniform * flat if likely.any() else flat
     return Proposal(index, of_token, near, sizes, measure)

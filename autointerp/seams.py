@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+from autointerp.records.anchors import Text
 from autointerp.records.call import Reply, Request
 from autointerp.records.explanation import Evidence, Explanation, Failure
 from autointerp.records.trial import Item, Prediction, Score, Trial
@@ -23,6 +24,10 @@ class Source(Protocol):
 
     def activations(self, unit: Unit, windows: Sequence[int]) -> Activations:
         """Recompute `unit` on whole score windows: shape (window, position). Raises `Unavailable` without a subject."""
+        ...
+
+    def text(self, split: Split) -> Text:
+        """The windows of the split, as token ids; the same object at every call. Raises `Unavailable` without them."""
         ...
 
     def pool(self, split: Split) -> Pool:
@@ -75,7 +80,7 @@ class Model(Protocol):
 
 
 class Unavailable(Exception):
-    """A source cannot recompute activations."""
+    """A source cannot recompute activations, or has no whole text."""
 
 
 class Stop(Exception):

@@ -19,9 +19,10 @@ from autointerp.pilot import Pilot, say_power
 from autointerp.pipeline import EndOfUnit, Evaluation, Run, admission_order, admit, repeated
 from autointerp.records.explanation import Failure
 from autointerp.records.outcome import ArmInfo, Outcome
+from autointerp.records.unit import Unit
 from autointerp.report import floor_to_ceiling, plots, tables, terminal
 from autointerp.report.render import render, render_estimate, render_ledger
-from autointerp.seams import BudgetReached, Interrupted, Overrun, Source
+from autointerp.seams import BudgetReached, Interrupted, Overrun, Source, Unavailable
 from autointerp.spending import (
     PILOT,
     STAGES,
@@ -199,6 +200,7 @@ def _judge(
 ) -> Run:
     """Bring every unit to its end by `step`, in the admission order, with the progress on stderr."""
     order = admission_order(source.units(), config.seed)
+    _check_recomputes(config, source, order)
     key = run_key(config)
     forecast = Forecast(tuple(count_calls(config, directory, order, source, presets(config), _ASKED[stage])))
     pilot = Pilot(config, directory, order, forecast)
@@ -238,6 +240,17 @@ def _judge(
 
     with timed(directory, stage):
         return asyncio.run(judge())
+
+
+def _check_recomputes(config: RunConfig, source: Source, order: Sequence[Unit]) -> None:
+    """Raise `UserError`, before anything is paid, where a protocol needs activations that nobody can recompute."""
+    needing = [preset.name for preset in presets(config) if preset.recomputes]
+    try:
+        if needing and order:
+            source.activations(order[0], ())
+    except Unavailable as reason:
+        do = "Give another --protocol."
+        raise UserError(f"The protocol {needing[0]} cannot be scored here.", str(reason), do) from reason
 
 
 def _note(directory: Path, calls: Calls) -> None:

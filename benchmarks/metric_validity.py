@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from autointerp import estimation, statistics
+from autointerp import estimation, inference
 from autointerp.records.trial import Undefined
 from autointerp.scorers.population import ALLOCATION
 from benchmarks import validity_report
@@ -41,7 +41,7 @@ class Sizes:
     """How much is simulated."""
 
     tokens: int = 2_200_000
-    per_rule: int = 12
+    per_rule: int = 8
     per_density: int = 12
     draws: int = 4
     runs: int = 1000
@@ -97,7 +97,11 @@ def density_bias(world: World, sizes: Sizes, rng: np.random.Generator) -> pd.Dat
                     if unit is None:
                         continue
                     truth = census(unit, unit.predictions["flawed"])
-                    true = {"Pearson": truth["census Pearson"], "AUPRC": truth["census AUPRC"], "F1": truth["census F1"]}
+                    true = {
+                        "Pearson": truth["census Pearson"],
+                        "AUPRC": truth["census AUPRC"],
+                        "F1": truth["census F1"],
+                    }
                     for _ in range(sizes.draws):
                         values = scorer(world, unit, rng)(unit.explanations["flawed"], unit.predictions["flawed"])
                         kind = "findable" if findable else "hidden"
@@ -119,18 +123,30 @@ def coverage(units: list[tuple[World, SyntheticUnit]], runs: int, rng: np.random
         if run % len(cases) not in known:
             known[run % len(cases)] = census(unit, prediction)
         at, sample = sampled(world, unit, unit.explanations[flaw], rng)
-        resampled = estimation.calibrated(sample, estimation.replicates(sample, rng))
+        base = estimation.base_weights(sample)[None, :], estimation.replicates(sample, rng)
         for name, estimator in estimators.items():
             true = known[run % len(cases)][f"census {name}"]
-            found = estimation.interval(sample, prediction[at], estimator, resampled, rng, 9)
+            weights = [estimation.calibrated(sample, each) for each in base] if name == "Pearson" else base
+            found = estimation.interval(sample, prediction[at].astype(np.float64), estimator, *weights, rng, 9)
             inside = found.low - 1e-9 <= true <= found.high + 1e-9
             seen = found.low_seen - 1e-9 <= true <= found.high + 1e-9
             side = "below" if true < found.low - 1e-9 else "above" if true > found.high + 1e-9 else ""
             kind = f"flawed, {unit.rule.split()[-1]}" if flaw == "flawed" else flaw
-            rows.append((unit.rule.split()[0], kind, name, true, inside, seen, side, found.high - found.low, found.high - found.low_seen))
+            rows.append(
+                (
+                    unit.rule.split()[0],
+                    kind,
+                    name,
+                    true,
+                    inside,
+                    seen,
+                    side,
+                    found.high - found.low,
+                    found.high - found.low_seen,
+                )
+            )
     columns = ["rule", "flaw", "metric", "population", "inside", "inside_seen", "side", "width", "width_seen"]
     return pd.DataFrame(rows, columns=columns)
-
 
 
 ARM = 100
@@ -142,14 +158,19 @@ _EXPLANATION, _WINDOW = 0.00244, 0.00046 / 60
 def type_one(scores: np.ndarray, runs: int, rng: np.random.Generator) -> pd.DataFrame:
     """Share of null runs in which arms drawn from the same units differ at 5 %, by test."""
     wrong: dict[str, int] = defaultdict(int)
-    for _ in range(runs):
+    for run in range(runs):
         first, second = rng.choice(scores, size=ARM), rng.choice(scores, size=ARM)
-        tested = statistics.mann_whitney(first, second)
+        tested = inference.mann_whitney(first, second)
         wrong["Mann-Whitney"] += not isinstance(tested, Undefined) and tested.p < 0.05
-        for average in ("median", "mean"):
-            found = statistics.bootstrap_difference(first, second, average, rng, resamples=400)
-            wrong[f"bootstrap interval, {average}"] += not isinstance(found, Undefined) and not found.low <= 0 <= found.high
-    rows = [(test, runs, n / runs) for test, n in wrong.items()]
+        p = inference.permutation_test(first, second, rng, resamples=499)
+        wrong["permutation"] += not isinstance(p, Undefined) and p <= 0.05
+        if run < runs // 10:  # a bootstrap takes ten times as long
+            arms = inference.Sample.of(first), inference.Sample.of(second)
+            for average, found in inference.difference(*arms, ("median", "mean"), rng).items():
+                apart = not isinstance(found, Undefined) and not found.low <= 0 <= found.high
+                wrong[f"bootstrap interval, {average}"] += apart
+    made = {test: runs // 10 if test.startswith("bootstrap") else runs for test in wrong}
+    rows = [(test, made[test], n / made[test]) for test, n in wrong.items()]
     return pd.DataFrame(rows, columns=["test", "null runs", "rejected"])
 
 
@@ -163,7 +184,11 @@ def power(units: list[tuple[World, SyntheticUnit]], draws: int, rng: np.random.G
             for _ in range(draws):
                 at, sample = sampled(world, unit, unit.explanations["true"], rng, sizes)
                 weights = estimation.calibrated(sample, estimation.base_weights(sample)[None, :])
-                estimates.append(float(estimation.pearson(sample, weights, unit.predictions["extra named"][at])[0]))
+                estimates.append(
+                    float(
+                        estimation.pearson(sample, weights, unit.predictions["extra named"][at].astype(np.float64))[0]
+                    )
+                )
             noise.append(np.var(estimates, ddof=1))
             values.append(np.mean(estimates))
         within = float(np.mean(noise))
@@ -185,15 +210,21 @@ def measure(sizes: Sizes, seed: int) -> dict[str, pd.DataFrame]:
         for world in (real, zipf_world(4000 if sizes.tokens else 150, seed))
     }
     units = [(world, unit) for world, made in worlds.items() for unit in made]
-    out = {"labels": label_tests(units, rng), "ranking": ranking(worlds, rng), "density": density_bias(real, sizes, rng)}
+    out = {
+        "labels": label_tests(units, rng),
+        "ranking": ranking(worlds, rng),
+        "density": density_bias(real, sizes, rng),
+    }
     flawed = (
-        flawed_unit(real, density, precision, findable=True, rng=rng) for density in DENSITIES for precision in (1 / 6, 0.5)
+        flawed_unit(real, density, precision, findable=True, rng=rng)
+        for density in DENSITIES
+        for precision in (1 / 6, 0.5)
     )
     some = [units[i] for i in rng.permutation(len(units))[: 2 * len(RULES)]]
     out["coverage"] = coverage([*some, *((real, unit) for unit in flawed if unit)], sizes.runs, rng)
     right = out["ranking"].query("right and metric == 'population Pearson'")["score"].to_numpy()
     out["type one"] = type_one(right, sizes.null_runs, rng)
-    out["power"] = power(some, max(2, sizes.draws), rng)
+    out["power"] = power(some, 2 * sizes.draws, rng)
     return out
 
 

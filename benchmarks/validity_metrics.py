@@ -30,10 +30,9 @@ class Excerpts:
 
 def around(world: World, anchors: np.ndarray, width: int) -> np.ndarray:
     """The `width` anchors around each, shifted where they would leave the window; shape (anchor, width)."""
-    lengths = np.bincount(world.index.window)
-    ends = np.cumsum(lengths)
     window = world.index.window[anchors]
-    begin = np.clip(anchors - width // 2, ends[window] - lengths[window], np.maximum(ends[window] - width, 0))
+    ends = world.ends[window]
+    begin = np.clip(anchors - width // 2, ends - world.lengths[window], np.maximum(ends - width, 0))
     return begin[:, None] + np.arange(width)
 
 
@@ -60,7 +59,7 @@ def monosemanticity(world: World, unit: SyntheticUnit, rng: np.random.Generator)
 
 def top_and_random(world: World, unit: SyntheticUnit, rng: np.random.Generator) -> Excerpts:
     """5 of the 20 highest fragments of 64 tokens and 5 random ones (Bills et al. 2023)."""
-    width = min(64, int(np.bincount(world.index.window).min()))
+    width = min(64, int(world.lengths.min()))
     firing = np.flatnonzero(unit.fires)
     order = firing[np.argsort(-unit.truth[firing], kind="stable")]
     _, first = np.unique(world.index.window[order], return_index=True)
@@ -71,7 +70,7 @@ def top_and_random(world: World, unit: SyntheticUnit, rng: np.random.Generator) 
 
 def balanced(world: World, unit: SyntheticUnit, rng: np.random.Generator, each: int = 50) -> Excerpts:
     """50 active contexts of 32 tokens, by deciles of activation, and 50 random ones without a firing."""
-    width = min(32, int(np.bincount(world.index.window).min()))
+    width = min(32, int(world.lengths.min()))
     firing = np.flatnonzero(unit.fires)
     order = firing[np.argsort(unit.truth[firing], kind="stable")]
     active = np.concatenate([rng.permutation(part)[: each // 10] for part in np.array_split(order, 10) if len(part)])
@@ -94,7 +93,9 @@ def sampled(
     wanted = estimation.allocate(counts, np.sqrt(counts * squares), sizes.firing - len(top), sizes.fewest)
     parts = [top, *(rng.choice(rest[stratum == h], size=n, replace=False) for h, n in enumerate(wanted.tolist()))]
     size = [len(top), *counts.tolist()]
-    proposal = propose(explanation, unit.unigram, world.index, strata=sizes.proposed, uniform=sizes.uniform)
+    proposal = propose(
+        explanation, unit.unigram, world.index, len(firing), strata=sizes.proposed, uniform=sizes.uniform
+    )
     taken = [len(part) for part in parts]
     for h, n in enumerate(estimation.allocate(proposal.sizes, proposal.measure, sizes.silent, sizes.fewest).tolist()):
         drawn = proposal.draw(h, n, rng)
@@ -161,11 +162,14 @@ def scorer(world: World, unit: SyntheticUnit, rng: np.random.Generator) -> Score
         pairs = np.concatenate([marked_right, marked_wrong])
         fuzzed, _ = _classification(np.arange(len(pairs)) < len(marked_right), prediction[pairs] >= 1)
         at, sample = sampled(world, unit, text, rng)
-        calibrated = estimation.calibrated(sample, estimation.base_weights(sample)[None, :])
-        ours = {
-            name: float(estimator(sample, calibrated, prediction[at])[0])
-            for name, estimator in (("Pearson", estimation.pearson), ("AUPRC", estimation.auprc), ("F1", estimation.f1))
+        base = estimation.base_weights(sample)[None, :]
+        ways = {
+            "Pearson": (estimation.pearson, estimation.calibrated(sample, base)),
+            "AUPRC": (estimation.auprc, base),
+            "F1": (estimation.f1, base),
         }
+        drawn = prediction[at].astype(np.float64)
+        ours = {name: float(estimator(sample, weights, drawn)[0]) for name, (estimator, weights) in ways.items()}
         return {
             "monosemanticity Spearman": statistics.spearman(truth, levels) or 0.0,
             "monosemanticity Pearson": _correlation(truth, levels),
@@ -182,13 +186,19 @@ def scorer(world: World, unit: SyntheticUnit, rng: np.random.Generator) -> Score
 
 
 def census(unit: SyntheticUnit, prediction: np.ndarray) -> Mapping[str, float]:
-    """The same of the whole population, which no run can afford."""
+    """The same of the whole population, which no run can afford; predictions are whole levels."""
+    levels, fires = prediction.astype(np.int64), unit.fires
+    both, right = np.bincount(levels), np.bincount(levels, fires, minlength=int(levels.max()) + 1)
+    level_ranks = (np.cumsum(both) - both / 2)[levels]
+    accuracy, f1 = _classification(fires, levels >= 1)
+    found, predicted = np.cumsum(right[::-1]), np.cumsum(both[::-1])
+    precise = np.diff(found, prepend=0.0) * found / np.maximum(predicted, 1)
     return {
-        "census Spearman": statistics.spearman(unit.truth, prediction) or 0.0,
-        "census Pearson": _correlation(unit.truth, prediction),
-        "census AUPRC": average_precision(unit.fires, prediction),
-        "census balanced accuracy": _classification(unit.fires, prediction >= 1)[0],
-        "census F1": _classification(unit.fires, prediction >= 1)[1],
+        "census Spearman": _correlation(unit.ranks, level_ranks),
+        "census Pearson": _correlation(unit.truth, levels.astype(np.float64)),
+        "census AUPRC": float(precise.sum() / max(fires.sum(), 1)),
+        "census balanced accuracy": accuracy,
+        "census F1": f1,
     }
 
 

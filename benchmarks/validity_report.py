@@ -28,12 +28,13 @@ def write(out: Path, found: dict[str, pd.DataFrame], meta: pd.Series, sizes: obj
         table.to_csv(out / f"{NAME}_{name}.csv", index=False, float_format="%.5g", lineterminator="\n")
     said = {
         "validity": "Share of units whose score falls when half of the predicted anchors are silenced (missing), or as "
-        "many more are predicted: on other tokens that the explanation names (extra named), or at random anchors (extra "
-        "hidden). `meta-AUPRC`: average precision of telling true from false explanations by their score. `census` is "
+        "many more are predicted: on a dozen other tokens that the explanation names (extra named), on many of "
+        "which it names a dozen (extra partly named), or anywhere (extra hidden). `meta-AUPRC`: average "
+        "precision of telling true from false explanations by their score. `census` is "
         "computed over every anchor: what the metric is worth where sampling plays no part.",
         "density": "The same flawed explanation (precision 1/6 or 1/2, full recall) at every density: bias against the "
         "value over all anchors. `findable`: false predictions on the explanation's own words; `hidden`: anywhere.",
-        "coverage": "Share of runs whose 95 % interval holds the value over all anchors; `seen` is the interval without "
+        "coverage": "Share of runs whose 95 % interval holds the value over all anchors; `seen` is that without "
         "the allowance for false predictions where none was drawn. `below`, `above`: where the truth lay otherwise.",
         "type_one": "Two arms of 100 units drawn from the same scores: share of runs that call them different at 5 %.",
         "power": "Smallest difference of mean population Pearson seen in 80 % of runs at 5 %, and what both arms cost.",
@@ -60,7 +61,9 @@ def density(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean estimate less the mean over all anchors, by flaw, precision, density and metric."""
     rows = rows.assign(bias=rows["estimate"] - rows["population"])
     parts = rows.groupby(["flaw", "precision", "metric", "density"], sort=False)
-    table = parts.agg(n=("bias", "size"), population=("population", "mean"), estimate=("estimate", "mean"), bias=("bias", "mean"))
+    table = parts.agg(
+        n=("bias", "size"), population=("population", "mean"), estimate=("estimate", "mean"), bias=("bias", "mean")
+    )
     table["standard error"] = parts["bias"].sem()
     return table.reset_index()
 
@@ -103,14 +106,14 @@ def _draw(out: Path, tables: dict[str, pd.DataFrame]) -> None:
 
 def _labels(axes: Axes, table: pd.DataFrame) -> None:
     place = np.arange(len(table))
-    flaws = [flaw for flaw in ("missing", "extra named", "extra hidden") if flaw in table]
+    flaws = [flaw for flaw in ("missing", "extra named", "extra partly named", "extra hidden") if flaw in table]
     for i, flaw in enumerate(flaws):
-        axes.barh(place + (i - 1) * 0.27, table[flaw], height=0.25, label=flaw, color=_COLOURS[i])
+        axes.barh(place + (i - 1.5) * 0.2, table[flaw], height=0.19, label=flaw, color=_COLOURS[i])
     axes.set_yticks(place, table["metric"])
     axes.invert_yaxis()
     axes.axvline(0.95, color="black", linewidth=0.8, linestyle=":")
     axes.set_xlabel("share of units whose score falls")
-    axes.legend(frameon=False, fontsize=7)
+    axes.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.4, 1.12), ncols=4)
 
 
 def _density(axes: Axes, table: pd.DataFrame) -> None:
@@ -124,4 +127,4 @@ def _density(axes: Axes, table: pd.DataFrame) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("density")
     axes.set_ylabel("bias against the value over all anchors")
-    axes.legend(frameon=False, fontsize=6)
+    axes.legend(frameon=False, fontsize=6, loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=2)

@@ -2,16 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
+from autointerp import statistics
 from autointerp.proposal import TextIndex
 from autointerp.records.anchors import Text
 
 WIDTH = 9
 LEVELS = 9
 RULES = ("token", "token in context", "script", "polysemantic", "noisy", "dense", "rare")
-FLAWS = ("true", "missing", "extra named", "extra hidden")
+FLAWS = ("true", "missing", "extra named", "extra partly named", "extra hidden")
+NAMED = 12
+"""Tokens that an explanation names, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +38,16 @@ class World:
     def n(self) -> int:
         return len(self.index.token)
 
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Anchors of every window."""
+        return np.bincount(self.index.window)
+
+    @cached_property
+    def ends(self) -> np.ndarray:
+        """Anchors up to the end of every window."""
+        return np.cumsum(self.lengths)
+
 
 @dataclass(frozen=True, eq=False)
 class SyntheticUnit:
@@ -49,9 +63,14 @@ class SyntheticUnit:
     predictions: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Level at every scored anchor by flaw."""
 
-    @property
+    @cached_property
     def fires(self) -> np.ndarray:
         return self.truth > 0
+
+    @cached_property
+    def ranks(self) -> np.ndarray:
+        """Of the activations, ties averaged."""
+        return statistics.ranks(self.truth)
 
 
 def corpus_world(tokens: int, seed: int, sources: Sequence[str] = ("local", "generated")) -> World:
@@ -122,8 +141,9 @@ def make_unit(world: World, rule: str, rng: np.random.Generator) -> SyntheticUni
 def explain(world: World, unit: SyntheticUnit, tokens: np.ndarray, rng: np.random.Generator) -> SyntheticUnit:
     """The unit with predictions of a simulator of the true explanation and of three flawed ones.
 
-    ``missing`` half of the predicted anchors are 0; ``extra named`` as many more are predicted, on other tokens which
-    the explanation names too; ``extra hidden`` as many more, at random anchors that nothing in the explanation names.
+    ``missing`` half of the predicted anchors are 0; ``extra named`` as many more are predicted, on a dozen other tokens
+    which the explanation names too; ``extra partly named`` on many tokens of which it names a dozen; ``extra hidden``
+    at random anchors that nothing in the explanation names.
     """
     quantised = np.clip(np.floor(10 * unit.truth / max(unit.truth.max(), 1e-9)), 0, LEVELS)
     blurred = np.clip(np.round(quantised + rng.normal(0, 1, world.n)), 1, LEVELS)
@@ -132,18 +152,24 @@ def explain(world: World, unit: SyntheticUnit, tokens: np.ndarray, rng: np.rando
     missing = true.copy()
     missing[positive[rng.random(len(positive)) < 0.5]] = 0
     spare = np.setdiff1d(np.flatnonzero(world.index.count > 0), np.union1d(tokens, np.unique(world.token[positive])))
-    wrong = _fill(world, rng.permutation(spare), len(positive))
-    named = np.flatnonzero(np.isin(world.token, wrong) & (true == 0))
-    named = rng.permutation(named)[: len(positive)]
+    few, many = (_fill(world, rng.permutation(spare), len(positive), most) for most in (NAMED, None))
+    on_few, on_many = (
+        rng.permutation(np.flatnonzero(np.isin(world.token, wrong) & (true == 0)))[: len(positive)]
+        for wrong in (few, many)
+    )
     hidden = rng.choice(np.flatnonzero(true == 0), size=min(len(positive), world.n - len(positive)), replace=False)
     drawn = {"true": true, "missing": missing}
-    for name, at in (("extra named", named), ("extra hidden", hidden)):
+    for name, at in (("extra named", on_few), ("extra partly named", on_many), ("extra hidden", hidden)):
         more = true.copy()
         more[at] = rng.choice(true[positive], size=len(at)) if len(positive) else 5
         drawn[name] = more
     text = words(world, tokens)
-    both = f"{text} {words(world, wrong)}"
-    texts = {"true": text, "missing": text, "extra named": both, "extra hidden": text}
+    more_words = {
+        "extra named": f"{text} {words(world, few)}",
+        "extra partly named": f"{text} {words(world, many)}",
+    }
+    drawn = {name: levels.astype(np.float32) for name, levels in drawn.items()}
+    texts = {**dict.fromkeys(FLAWS, text), **more_words}
     return SyntheticUnit(unit.rule, unit.truth, unit.unigram, texts, drawn)
 
 
@@ -158,7 +184,11 @@ def flawed_unit(
     predicted = density / precision
     if predicted > 0.65 or density * world.n < 8:
         return None
-    tokens = _fill(world, rng.permutation(np.flatnonzero(world.index.count > 0)), int(world.n * (predicted if findable else density)))
+    able, held = (
+        rng.permutation(np.flatnonzero(world.index.count > 0)),
+        int(world.n * (predicted if findable else density)),
+    )
+    tokens = _fill(world, able, held, NAMED)
     inside = np.isin(world.token, tokens)
     active = inside & (rng.random(world.n) < (precision if findable else 1.0))
     truth = np.where(active, rng.gamma(2.0, 0.5, world.n) + 0.05, 0.0)
@@ -169,13 +199,17 @@ def flawed_unit(
     strength = np.zeros(len(world.index.count))
     strength[tokens] = 1.0
     unigram = _unigram(world, strength, share=precision if findable else 1.0)
-    return SyntheticUnit(f"flawed {density:g}", truth, unigram, {"flawed": words(world, tokens)}, {"flawed": levels})
+    return SyntheticUnit(
+        f"flawed {density:g}", truth, unigram, {"flawed": words(world, tokens)}, {"flawed": levels.astype(np.float32)}
+    )
 
 
 def words(world: World, tokens: np.ndarray) -> str:
     """An explanation that names the commonest dozen of the tokens."""
-    known = tokens[np.argsort(-world.index.count[tokens], kind="stable")][:12]
-    return "Fires on " + ", ".join('"' + world.index.text.vocabulary[token].replace('"', '\\"') + '"' for token in known)
+    known = tokens[np.argsort(-world.index.count[tokens], kind="stable")][:NAMED]
+    return "Fires on " + ", ".join(
+        '"' + world.index.text.vocabulary[token].replace('"', '\\"') + '"' for token in known
+    )
 
 
 def _tokens(world: World, rule: str, total: float, rng: np.random.Generator) -> np.ndarray:
@@ -200,12 +234,15 @@ def _script(token: str) -> int:
     return ord(plain[0]) // 256 if plain and ord(plain[0]) >= 0x370 else 0
 
 
-def _fill(world: World, tokens: np.ndarray, target: int) -> np.ndarray:
-    """Tokens, in their order, whose occurrences come to about `target` together."""
+def _fill(world: World, tokens: np.ndarray, target: int, most: int | None = None) -> np.ndarray:
+    """Tokens, in order, whose occurrences come to about `target` together; at most `most`, as common as needed."""
     count = world.index.count[tokens]
+    if most is not None:
+        tokens = tokens[count >= min(target / most, np.sort(count)[-most:].min())]
+        count = world.index.count[tokens]
     small = tokens[count <= max(0.5 * target, count.min(initial=1))]
     ends = np.cumsum(world.index.count[small])
-    return small[: max(1, int(np.searchsorted(ends, target * 1.02, side="right")))]
+    return small[: max(1, int(np.searchsorted(ends, target * 1.02, side="right")))][:most]
 
 
 def _in_context(token: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -1,13 +1,14 @@
 """Unit activations as sparse numpy arrays, streamed window by window."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int32
 from torch import Tensor
 
+from sae.architectures.relu import ReluAutoencoder
 from sae.corpus.windows import Windows
 from sae.dictionary import Dictionary
 from sae.sites import Site
@@ -76,8 +77,15 @@ def stream_units(
 def unit_activations(
     subject: Subject, site: Site, dictionary: Dictionary, unit: int, windows: Windows, batch: int = 64
 ) -> Float32[np.ndarray, "window position"]:
-    """Activation of one unit at every position of `windows`; 0 at BOS and padding."""
+    """Activation of one unit at every position of `windows`; 0 at BOS and padding.
+
+    Units of a ReLU autoencoder do not compete, so only the one is encoded: equal to encoding all but for rounding.
+    """
     out = np.zeros(windows.tokens.shape, dtype=np.float32)
+    if isinstance(dictionary, ReluAutoencoder):
+        mine = slice(unit, unit + 1)
+        weights = {name: getattr(dictionary, name)[mine] for name in ("W_enc", "b_enc", "W_dec")}
+        dictionary, unit = replace(dictionary, **weights), 0
     place = {"": (site, dictionary)}
     for _, blocks in stream_units(subject, place, windows, units={"": np.array([unit])}, batch=batch):
         block = blocks[""]

@@ -63,6 +63,11 @@ def harvest(
     for place, width in enumerate(sizes.widths):
         writer.write(excerpts_of(width.excerpt_tokens, sizes), _excerpts(states, references, place))
     writer.write("token_means", _token_means(states, references))
+    if sizes.score.anchors:
+        for name, columns in zip(
+            ("anchors", "strata"), zip(*(s.anchors() for s in states.values()), strict=True), strict=True
+        ):
+            writer.write(name, _joined(list(states), columns))
     n_windows = {name: int((split == code).sum()) for code, name in enumerate(SPLITS)}
     facts = {"key": key, "seed": seed, "arms": list(arms), "first": windows.first}
     writer.finish({**facts, "windows": n_windows, "tokens": totals})
@@ -186,6 +191,12 @@ def _kept(state: ArmState, width: int, split: Split, references: References) -> 
         "activations": values,
         "bigram": references.bigram(place, row) if split != "explain" else np.zeros_like(values),
     }
+
+
+def _joined(arms: Sequence[str], tables: Sequence[Mapping[str, Any]]) -> dict[str, object]:
+    """Tables of several arms below each other, with the arm of each row."""
+    arm = np.repeat(np.arange(len(arms)), [len(table["index"]) for table in tables])
+    return {"arm": (arm, arms), **{name: np.concatenate([table[name] for table in tables]) for name in tables[0]}}
 
 
 def _token_means(states: Mapping[str, ArmState], references: Mapping[str, References]) -> dict[str, object]:

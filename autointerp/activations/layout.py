@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from autointerp.activations.firing import strata_of
 from autointerp.activations.plan import LOGIT_KINDS, HarvestSizes
 from autointerp.activations.references import REFERENCES
 
@@ -51,8 +52,18 @@ def schemas(sizes: HarvestSizes, context: int) -> dict[str, pa.Schema]:
         "pool": {"split": label, **{name: pa.int32() for name in ("window", "start", "anchor", "cluster")}, "ids": ids},
         "vocabulary": {"token": pa.string()},
         "token_means": {"arm": label, "index": pa.int32(), "token": pa.int32(), "mean": pa.float32()},
+        **(_firing(strata_of(sizes.n_intervals)) if sizes.score.anchors else {}),
     }
     return {name: pa.schema(list(columns.items())) for name, columns in whole.items()}
+
+
+def _firing(strata: int) -> dict[str, dict[str, pa.DataType]]:
+    """Firing anchors of the score split, sorted by unit, stratum and rank, and the strata that they were drawn from."""
+    unit = {"arm": pa.dictionary(pa.int32(), pa.string()), "index": pa.int32()}
+    places = {name: pa.int32() for name in ("stratum", "rank", "window", "position")}
+    known = {"counts": pa.list_(pa.int64(), strata), **{n: pa.list_(pa.float64(), strata) for n in ("sums", "squares")}}
+    silent = {"silent_sum": pa.float64(), "silent_square": pa.float64()}
+    return {"anchors": {**unit, **places, "value": pa.float32()}, "strata": {**unit, **known, **silent}}
 
 
 def excerpts_of(tokens: int, sizes: HarvestSizes) -> str:

@@ -1,12 +1,15 @@
 """What the two passes over the activations keep of one arm: state per unit, none per token of the corpus."""
 
+from typing import Any
+
 import numpy as np
 
 from autointerp.activations.excerpts import ArmExcerpts
+from autointerp.activations.firing import FiringState
 from autointerp.activations.pairs import Cells, PairSums
 from autointerp.activations.parts import Part, parts_of
 from autointerp.activations.plan import SPLITS, ArmUnits, Block, HarvestSizes
-from autointerp.activations.sampling import Anchors
+from autointerp.activations.sampling import Anchors, hashed, salt
 from autointerp.records.unit import Split
 from sae.corpus.windows import Windows
 
@@ -64,6 +67,9 @@ class ArmState:
             ArmExcerpts(label, units, Anchors(windows, w.excerpt_tokens), split, w, seed) for w in sizes.widths
         ]
         """What is kept of each width, in the order of `HarvestSizes.widths`."""
+        keys = hashed(salt(seed, "anchor", label), np.asarray(units.units))
+        self.firing = FiringState(units, self.excerpts[0].anchors, sizes.n_intervals, sizes.score.anchors, keys)
+        """Where each unit fires in the score split."""
         self.pairs = PairSums(cells, len(units.units))
         """Sums of each unit's activations over tokens and pairs of tokens."""
         self.squares = np.zeros(len(units.units))
@@ -97,16 +103,23 @@ class ArmState:
             state.sums += np.bincount(part.row, weights=steps, minlength=len(self.steps)).astype(np.int64)
             fires = part.value > self.units.thresholds.take(part.row)
             self.pairs.add(name, part.place, part.row, steps, fires)
+            fired = self._fired(part)
+            interval = interval_of(fired.value, maximum.take(fired.row), self.n_intervals)
             if name == "score":
                 squares = np.rint(steps.astype(np.float64) ** 2 / 2**_SUM_BITS)
                 self.squares += np.bincount(part.row, weights=squares, minlength=len(self.steps))
-            fired = self._fired(part)
-            interval = interval_of(fired.value, maximum.take(fired.row), self.n_intervals)
+                if self.firing.kept.keys.shape[1]:
+                    self.firing.admit(part, steps, squares, fires, interval)
             cell = interval + (fired.row * self.n_intervals - 1)
             state.counts += np.bincount(cell, minlength=len(state.counts))
             for kept in (each.splits[name] for each in self.excerpts if name in each.splits):
                 kept.admit_intervals(part, fired, cell)
                 kept.fill_planned(part, batch)
+
+    def anchors(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Columns of the firing anchors drawn from the score split, and of their strata."""
+        steps = self.steps.astype(np.float64)
+        return self.firing.tables(self.units.units, 1 / steps, 2.0**_SUM_BITS / steps**2)
 
     def squared(self) -> np.ndarray:
         """Sum of each unit's squared activations over the score split."""

@@ -105,6 +105,8 @@ class SplitSizes:
     """Of the split's pool."""
     out_of_context: int
     """Occurrences of the unit's top tokens."""
+    anchors: int = 0
+    """Firing anchors of each stratum, uniform over anchors; kept of the score split only."""
 
     @classmethod
     def union(cls, needs: "Sequence[SplitSizes]") -> "SplitSizes":
@@ -112,7 +114,7 @@ class SplitSizes:
         return cls(*(max(getattr(each, field.name) for each in needs) for field in fields(cls)))
 
     def __post_init__(self) -> None:
-        if self.top < 1 or min(self.per_interval, self.random, self.out_of_context) < 0:
+        if self.top < 1 or min(self.per_interval, self.random, self.out_of_context, self.anchors) < 0:
             raise ValueError(f"A unit keeps at least one top excerpt, and no negative number of others: {self}.")
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from autointerp.activations.plan import SPLITS
 from autointerp.activations.store import Store
+from autointerp.records.anchors import Text
 from autointerp.records.unit import Activations, Pool, Split, Unit, UnitRecord
 from autointerp.seams import Unavailable
 
@@ -42,6 +43,10 @@ class StoreSource:
         if (self.store.split[list(windows)] != SPLITS.index("score")).any():
             raise ValueError("Activations are recomputed on score windows only.")
         return self.recompute(unit, windows)
+
+    def text(self, split: Split) -> Text:
+        """The windows of the split, as token ids; the same object at every call."""
+        return self.store.text(split)
 
     def pool(self, split: Split) -> Pool:
         """The split's uniformly random excerpts, the same for every unit."""

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from autointerp.activations.layout import MANIFEST, VERSION, digest, excerpts_of, file_of, schemas
 from autointerp.activations.plan import GROUPS, LOGIT_KINDS, SPLITS, HarvestSizes, SplitSizes
 from autointerp.activations.references import REFERENCES
+from autointerp.records.anchors import FiringAnchors, Text
 from autointerp.records.unit import Excerpt, LogitEffect, LogitKind, Pool, Split, SplitStatistics, Unit, UnitRecord
 from sae.corpus.document import Document
 from sae.corpus.splits import Splits, check_no_leak
@@ -124,9 +125,14 @@ class Store:
             promoted=self._effects("promoted", row),
             suppressed=self._effects("suppressed", row),
             token_means=dict(zip(tokens.tolist(), means.tolist(), strict=True)),
+            firing=self._firing(row),
             logit_test=self._logit_test(row),
             references={name: value for name in REFERENCES if not math.isnan(value := float(columns[name][row]))},
         )
+
+    def text(self, split: Split) -> Text:
+        """The windows of `split`; the same object at every call."""
+        return self._texts[split]
 
     def pool(self, split: Split) -> Pool:
         """The split's uniformly random excerpts."""
@@ -156,9 +162,56 @@ class Store:
         return self._columns("token_means", self.manifest["arms"])
 
     @cached_property
+    def _texts(self) -> dict[Split, Text]:
+        vocabulary = tuple(self.vocabulary)
+        rows: dict[Split, np.ndarray] = {
+            name: np.flatnonzero(self.split == code).astype(np.int32) for code, name in enumerate(SPLITS)
+        }
+        return {
+            name: Text(
+                row,
+                self._windows["tokens"][row],
+                self._windows["length"][row],
+                self.cluster[row],
+                self.manifest["first"],
+                vocabulary,
+            )
+            for name, row in rows.items()
+        }
+
+    @cached_property
+    def _anchors(self) -> dict[str, np.ndarray]:
+        return self._columns("anchors", self.manifest["arms"])
+
+    @cached_property
+    def _strata(self) -> dict[str, np.ndarray]:
+        return self._columns("strata", self.manifest["arms"])
+
+    @cached_property
+    def _score_anchors(self) -> int:
+        """Anchors of the score split: the tokens of windows that hold an excerpt."""
+        text = self._texts["score"]
+        real = text.length.astype(np.int64) - text.first
+        return int(real[real >= self.sizes.excerpt_tokens].sum())
+
+    def _firing(self, row: int) -> FiringAnchors | None:
+        if not self.sizes.score.anchors:
+            return None
+        mine, known = self._slice("anchors", row), self._strata
+        window, position, value, stratum = (
+            self._anchors[name][mine] for name in ("window", "position", "value", "stratum")
+        )
+        counts, sums, squares = (known[name][row] for name in ("counts", "sums", "squares"))
+        silent = float(known["silent_sum"][row]), float(known["silent_square"][row])
+        anchors = self._score_anchors
+        return FiringAnchors(window, position, value, stratum, counts, sums, squares, anchors, *silent)
+
+    @cached_property
     def _borders(self) -> dict[str, np.ndarray]:
         """For the tables sorted by unit, where each unit's rows begin, and where the last one's end."""
         tables = {"units": self._units, "token_means": self._token_means, **self._excerpts}
+        if self.sizes.score.anchors:
+            tables["anchors"] = self._anchors
         keys = {name: (table["arm"].astype(np.int64) << 32) + table["index"] for name, table in tables.items()}
         units = keys.pop("units")
         return {name: np.append(np.searchsorted(own, units), len(own)) for name, own in keys.items()}

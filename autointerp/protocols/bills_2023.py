@@ -33,6 +33,8 @@ class Bills2023:
     """What configurations and tables call it."""
     question: Question = "levels-10"
     """A level per token, 0 to 10."""
+    recomputes: bool = False
+    """All is in the harvest."""
     top_level: int = 10
     """Highest level: the maximum alone."""
     of_each: int = 5

@@ -6,11 +6,13 @@ from autointerp.protocols.bills_2023 import Bills2023
 from autointerp.protocols.contexts import Detection2025, Fuzzing2025
 from autointerp.protocols.logits_2023 import Logits2023
 from autointerp.protocols.monosemanticity_2023 import Monosemanticity2023
+from autointerp.protocols.population import Population
 from autointerp.protocols.preset import Preset
 from sae.errors import UserError, nearest
 
 PRESETS: Mapping[str, Callable[[int], Preset]] = {
     "monosemanticity-2023": lambda seed: Monosemanticity2023(seed=seed),
+    "population": lambda seed: Population(seed=seed),
     "logits-2023": lambda seed: Logits2023(seed=seed),
     "bills-2023": lambda seed: Bills2023(seed=seed),
     "detection": lambda seed: Detection2025(seed=seed),

@@ -38,6 +38,8 @@ class Detection2025:
     """What configurations and tables call it."""
     question: Question = "detection"
     """Whether the unit fires on any token."""
+    recomputes: bool = False
+    """All is in the harvest."""
     harvest: HarvestSizes = _DETECTION_HARVEST
     """The evidence's excerpts of 9 tokens, and contexts."""
     seed: int = 0
@@ -60,6 +62,8 @@ class Fuzzing2025:
     """What configurations and tables call it."""
     question: Question = "fuzzing"
     """Whether the marked tokens are those on which it fires."""
+    recomputes: bool = False
+    """All is in the harvest."""
     harvest: HarvestSizes = _FUZZING_HARVEST
     """The evidence's excerpts of 9 tokens, and contexts."""
     seed: int = 0

@@ -25,6 +25,8 @@ class Logits2023:
     """What configurations and tables call it."""
     question: Question = "logits"
     """Whether the unit makes a token likelier to come next."""
+    recomputes: bool = False
+    """All is in the harvest."""
     harvest: HarvestSizes = _HARVEST
     """The evidence's excerpts, and 50 tokens of each kind."""
     seed: int = 0

@@ -29,6 +29,8 @@ class Monosemanticity2023:
     """What configurations and tables call it."""
     question: Question = "levels"
     """A level per token."""
+    recomputes: bool = False
+    """All is in the harvest."""
     top_level: int = 9
     """Highest level."""
     fewest: int = 20

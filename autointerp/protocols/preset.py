@@ -28,6 +28,11 @@ class Preset(Protocol):
         """What it needs of every unit, with some to spare where duplicates are passed over."""
         ...
 
+    @property
+    def recomputes(self) -> bool:
+        """Whether posing needs `Source.activations`, which a source without a subject does not have."""
+        ...
+
     def evidence(self, record: UnitRecord) -> Evidence | Failure:
         """What the explainer sees of the unit: explain documents only."""
         ...

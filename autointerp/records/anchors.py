@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int32
 
+INTERVALS_PER_STRATUM = 2
+"""Neighbouring activation intervals that make a stratum of firing anchors."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Text:
@@ -28,7 +31,8 @@ class Text:
 class FiringAnchors:
     """A sample of the anchors at which a unit fires in one split, and what is known of all of them.
 
-    Anchors lie in strata: equal parts of (0, explain maximum], those above in the last. Within a stratum the sample is
+    Anchors lie in strata: `INTERVALS_PER_STRATUM` neighbouring equal intervals of (0, explain maximum] each, those
+    above in the last. Within a stratum the sample is
     uniform over anchors, in random order, so that any beginning of it is a sample too.
     """
 

@@ -7,6 +7,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from jaxtyping import Bool, Float, Float16, Int32
 
+from autointerp.records.anchors import AnchorSample
+
 Question: TypeAlias = Literal["levels", "levels-10", "detection", "fuzzing", "logits"]
 """What is asked of an item: a level for each of its tokens, 0 to 9 or 0 to 10; or one yes or no: whether the unit fires
 on any token, whether the marked tokens are those on which it fires, whether it makes the token likelier to be next."""
@@ -55,6 +57,10 @@ class Trial:
     """The explain split's maximum, the scale of the levels."""
     top_level: int
     """The highest level."""
+    sample: AnchorSample | None = None
+    """How the items' anchors were drawn, one draw per item in their order; None where no population is estimated."""
+    references: Mapping[str, float] = field(default_factory=dict[str, float])
+    """`UnitRecord.references`."""
     bigram: Float[np.ndarray, "item token"] | None = None
     """`bigram`'s prediction: the mean activation on each pair of a token and the one before it, over the whole explain
     split; None where the source has no such table."""

@@ -7,6 +7,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from jaxtyping import Float, Int32
 
+from autointerp.records.anchors import FiringAnchors
+
 Split: TypeAlias = Literal["explain", "select", "calibrate", "score"]
 """Part of the corpus by document cluster: an explainer sees the first, the best of several explanations is chosen on
 the second, predictions are rescaled by the third, scores come from the last."""
@@ -121,6 +123,9 @@ class UnitRecord:
     references: Mapping[str, float] = field(default_factory=dict[str, float])
     """What `unigram` and `bigram` reach over every position of the score split, by name (``unigram_pearson``,
     ``bigram_auprc`` and so on); absent where it is undefined, or where a source does not know it."""
+
+    firing: FiringAnchors | None = None
+    """Where it fires in the score split, where a protocol needs it."""
 
     def excerpts_of(self, tokens: int, split: Split) -> tuple[Excerpt, ...]:
         """The excerpts of so many tokens of `split`; none where they are not harvested."""

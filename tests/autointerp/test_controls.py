@@ -16,6 +16,7 @@ from autointerp.explain.lookup import LookupExplainer
 from autointerp.notation import read_table
 from autointerp.pipeline import Evaluation, Judges
 from autointerp.protocols.catalog import make_presets
+from autointerp.records.anchors import Text
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.outcome import Outcome
 from autointerp.records.trial import Measure, Score
@@ -41,6 +42,9 @@ class Made:
 
     def activations(self, unit: Unit, windows: Sequence[int]) -> Activations:
         return np.full((len(windows), 1), float(unit.index)) if unit.arm == "features" else np.zeros((0, 1))
+
+    def text(self, split: Split) -> Text:
+        raise NotImplementedError
 
     def pool(self, split: Split) -> Pool:
         raise NotImplementedError

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autointerp import notation, statistics
+from autointerp.records.anchors import Text
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.trial import Item, Measure, Prediction, Score, Trial, Undefined
 from autointerp.records.unit import Activations, Pool, Split, SplitStatistics, Unit, UnitRecord
@@ -32,6 +33,9 @@ class _Nothing:
         raise NotImplementedError
 
     def activations(self, unit: Unit, windows: Sequence[int]) -> Activations:
+        raise NotImplementedError
+
+    def text(self, split: Split) -> Text:
         raise NotImplementedError
 
     def pool(self, split: Split) -> Pool:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 from autointerp.protocols.monosemanticity_2023 import Monosemanticity2023
 from autointerp.records.unit import (
@@ -20,7 +20,7 @@ from autointerp.scorers.simulation import N_INTERVALS, GroupSizes
 from autointerp.seams import Unavailable
 
 PROTOCOL = Monosemanticity2023()
-RECORDS = TypeAdapter(list[UnitRecord])
+RECORDS = TypeAdapter(list[UnitRecord], config=ConfigDict(arbitrary_types_allowed=True))
 """Writes and reads records as JSON, for the programs that run in another process."""
 _SYLLABLES = [first + second for first in "bdfgklmnprstvw" for second in ("a", "e", "i", "o", "u", "an", "er", "il")]
 _WORDS, _TRIGGERS, _EFFECTS = 4000, 3, 10

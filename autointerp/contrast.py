@@ -37,6 +37,8 @@ from autointerp.wording import n_words
 RESAMPLES = 1000
 SHUFFLED = ":shuffled"
 """How the label ends of an arm whose units are judged by each other's explanations."""
+_FEWEST_IN_STRATUM = 99
+"""Null scores with which a p-value of 0.01 exists: with fewer, no unit could ever stand out after adjustment."""
 FALSE_DISCOVERIES = 0.05
 """Expected share of false ones among the units found, at most."""
 
@@ -167,7 +169,7 @@ def _discoveries(x: Sample, y: Sample, x_strata: np.ndarray, y_strata: np.ndarra
     p = against_null(x.values, y.values)
     for stratum in np.unique(x_strata):
         null = y.values[y_strata == stratum]
-        if len(null) >= FEWEST:
+        if len(null) >= _FEWEST_IN_STRATUM:
             own = x_strata == stratum
             p[own] = against_null(x.values[own], null)
     return Discoveries(int((benjamini_hochberg(p) <= FALSE_DISCOVERIES).sum()), len(x), FALSE_DISCOVERIES)

@@ -6,6 +6,7 @@ import numpy as np
 from pydantic import ConfigDict, TypeAdapter
 
 from autointerp.protocols.monosemanticity_2023 import Monosemanticity2023
+from autointerp.records.anchors import Text
 from autointerp.records.unit import (
     Activations,
     Excerpt,
@@ -50,6 +51,10 @@ class RecordSource:
 
     def activations(self, unit: Unit, windows: Sequence[int]) -> Activations:  # noqa: ARG002
         """There is no subject."""
+        raise Unavailable
+
+    def text(self, split: Split) -> Text:  # noqa: ARG002
+        """There are no windows."""
         raise Unavailable
 
     def pool(self, split: Split) -> Pool:  # noqa: ARG002

@@ -14,8 +14,9 @@ import statistics
 import time
 from pathlib import Path
 
+from autointerp.arms import explain_windows
 from autointerp.config import parse_count
-from autointerp.wiring import explain_windows, score_windows
+from autointerp.wiring import score_windows
 from sae import PRETRAINED
 from sae.corpus.corpus import load_corpus
 from sae.metrics import evaluate_dictionary

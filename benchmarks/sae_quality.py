@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from autointerp.arms import explain_windows
 from autointerp.training import summary
-from autointerp.wiring import explain_windows, score_windows, subject_path
+from autointerp.wiring import score_windows, subject_path
 from sae.config import L1, BatchTopK, JumpRelu, TopK, TrainingRecipe
 from sae.corpus.corpus import load_corpus
 from sae.features import firing_densities

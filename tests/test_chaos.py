@@ -74,9 +74,11 @@ def wreck(folder: Path, flags: list[str | Path]) -> Wreck:
 
 @pytest.fixture(scope="module")
 def small(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Wreck:
-    """Sixteen features and as many neurons."""
+    """Sixteen features and as many neurons; a bad answer is not asked again."""
     folder = tmp_path_factory.mktemp("chaos")
-    return wreck(folder, arguments(place, folder / "run", "--features", "0:16", "--baseline", "neurons", *MODELS))
+    return wreck(
+        folder, arguments(place, folder / "run", "--features", "0:16", "--baseline", "neurons", "--draws", "1", *MODELS)
+    )
 
 
 def nothing_is_lost(done: Wreck, units: int) -> None:

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from autointerp.compare import ArmSummary, Comparison
 from autointerp.counted import FLOOR, OF_CEILING
-from autointerp.report.plots import STYLE, Row, colours, save
+from autointerp.report.plots import STYLE, Row, colours, save, shown
 from autointerp.statistics import Estimate
 
 _ROW = 0.36
@@ -61,7 +61,7 @@ def _panel(axes: Axes, protocol: str, comparison: Comparison) -> None:
             axes.plot(score.value, y, color=colour, marker="o", markersize=7.5, markerfacecolor=face, zorder=5)
         if OF_CEILING in arm.measures and isinstance(share := arm.measures[OF_CEILING].median, Estimate):
             axes.annotate(f"{share.value:.0%}", (1.02, y), xycoords=("axes fraction", "data"), va="center", fontsize=9)
-    names = [f"{arm.info.label} ({arm.funnel.scored:,} of {arm.funnel.asked:,})" for arm in comparison.arms]
+    names = [f"{shown(arm.info.label)} ({arm.funnel.scored:,} of {arm.funnel.asked:,})" for arm in comparison.arms]
     axes.set_yticks(range(n), names[::-1])
     axes.set_ylim(-0.6, n - 0.4)
     axes.grid(visible=False, axis="y")

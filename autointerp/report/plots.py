@@ -43,6 +43,8 @@ _FEWEST_PER_DECADE = 5
 _DPI = 160
 _LINE = 0.22
 """Inches of a legend's line."""
+_LABEL = 28
+"""Characters of an arm's label."""
 
 Row: TypeAlias = tuple[str | int | float | None, ...]
 
@@ -66,7 +68,7 @@ class _Series:
 
     @property
     def name(self) -> str:
-        return f"{self.label} (n = {len(self.scored):,})"
+        return f"{shown(self.label)} (n = {len(self.scored):,})"
 
 
 def write_plots(folder: Path, outcomes: Sequence[Outcome], comparison: Comparison) -> list[Path]:
@@ -123,6 +125,11 @@ def colours(arms: Sequence[ArmInfo]) -> list[str]:
     return [free.pop(arm.kind, None) or spare.pop(0) for arm in arms]
 
 
+def shown(label: str) -> str:
+    """An arm's label as a figure has room for it: the end of a long path says which it is."""
+    return label if len(label) <= _LABEL else f"…{label[1 - _LABEL :]}"
+
+
 def _value(outcome: Outcome, measure: str) -> float | None:
     found = outcome.result.measures.get(measure) if isinstance(outcome.result, Score) else None
     return found.value if isinstance(found, Measure) else None
@@ -146,7 +153,8 @@ def _score_distribution(arms: list[_Series], headline: str) -> tuple[Figure, Seq
     for arm in drawn:
         cumulative.ecdf(arm.scores, color=arm.colour, linewidth=1.8, label=arm.name)
         if len(arm.floor) and few:
-            cumulative.ecdf(arm.floor, color=arm.colour, linewidth=1.2, linestyle="--", label=f"{arm.label}, unigram")
+            unigram = f"{shown(arm.label)}, unigram"
+            cumulative.ecdf(arm.floor, color=arm.colour, linewidth=1.2, linestyle="--", label=unigram)
     cumulative.set(title="Cumulative distribution", ylabel="share of units up to the score", ylim=(0, 1))
     cumulative.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     for axes in (left, cumulative):
@@ -181,7 +189,7 @@ def _quantiles(axes: Axes, arms: list[_Series]) -> None:
         axes.plot(ends[2], place, color=arm.colour, marker=arm.marker, markersize=6)
         if len(arm.floor):
             axes.plot(np.median(arm.floor), place, color="#444444", marker="|", markersize=12, markeredgewidth=1.6)
-    axes.set_yticks(places, [arm.label for arm in arms])
+    axes.set_yticks(places, [shown(arm.label) for arm in arms])
     axes.set_title("Medians, halves, nine tenths (bar: unigram)")
 
 
@@ -198,7 +206,7 @@ def _score_by_interval(arms: list[_Series], headline: str) -> tuple[Figure, Sequ
         ends = np.array([(mean.value - mean.low, mean.high - mean.value) for _, _, mean in found]).reshape(-1, 2).T
         style: dict[str, Any] = {"color": arm.colour, "marker": arm.marker, "markersize": 5}
         counts = [n for _, n, _ in found]
-        label = f"{arm.label} ({min(counts):,} to {max(counts):,})" if counts else arm.label
+        label = f"{shown(arm.label)} ({min(counts):,} to {max(counts):,})" if counts else shown(arm.label)
         axes.errorbar(at, values, yerr=ends, label=label, linewidth=1.2, capsize=2.5, **style)
     axes.axhline(0, color="#999999", linewidth=0.8)
     axes.set_xticks(range(1, 13))
@@ -258,7 +266,7 @@ def _density_histogram(arms: list[_Series], headline: str) -> tuple[Figure, Sequ
         rows += [(arm.label, *map(float, span), int(n)) for *span, n in zip(edges, edges[1:], counts, strict=False)]
         share = counts / max(len(values), 1)
         silent = len(densities[arm.label]) - len(values)
-        label = f"{arm.label} (n = {len(values):,}; {silent:,} never fire)"
+        label = f"{shown(arm.label)} (n = {len(values):,}; {silent:,} never fire)"
         axes.stairs(share, edges, color=arm.colour, fill=True, alpha=0.3)
         axes.stairs(share, edges, color=arm.colour, linewidth=1.4, label=label)
     axes.set(title="Density of the units that fire", xlabel="density: share of tokens on which the unit fires")

@@ -13,7 +13,7 @@ from tests.runs import arguments, command, values
 @pytest.mark.usefixtures("no_figures")
 def test_every_control_runs_and_comes_out_in_its_order(place: Path, tmp_path: Path) -> None:
     """All arms are scored, none beats the quantised oracle, and own explanations beat those of others and none."""
-    more = ("--controls", "standard", "--baseline", "shuffled-subject", "--baseline", "neurons")
+    more = ("--features", "0:24", "--controls", "standard", "--baseline", "shuffled-subject", "--baseline", "neurons")
     out = tmp_path / "out"
     assert command("run", *arguments(place, out, *more)) == 0
     summary = json.loads((out / "summary.json").read_text())
@@ -46,7 +46,7 @@ def test_every_control_runs_and_comes_out_in_its_order(place: Path, tmp_path: Pa
     assert by_arm["features"] == by_arm["features:shuffled"]
     trained = out / "shuffled-subject"
     assert (trained / "cfg.json").exists()
-    again = ("--baseline", f"shuffled-subject:{trained}")
+    again = ("--features", "0:24", "--baseline", f"shuffled-subject:{trained}")
     assert command("run", *arguments(place, tmp_path / "again", *again)) == 0
     first = [r["value"] for r in values(out) if (r["arm"], r["measure"]) == ("shuffled-subject", "spearman")]
     second = [

@@ -45,7 +45,7 @@ def test_every_stage_is_its_own_command_and_gives_the_same_numbers(place: Path, 
 @pytest.mark.usefixtures("no_figures")
 def test_matched_neurons_and_another_autoencoder_are_baselines(place: Path, tmp_path: Path) -> None:
     """`neurons-matched` and `sae:PATH` are arms like any other."""
-    flags = ("--features", "alive", "--baseline", "neurons-matched", "--baseline", f"sae:{place / 'sae'}")
+    flags = ("--features", "0:16", "--baseline", "neurons-matched", "--baseline", f"sae:{place / 'sae'}")
     assert command("run", *arguments(place, tmp_path / "run", *flags)) == 0
     arms = {outcome.unit.arm for outcome in read_outcomes(tmp_path / "run").outcomes}
     assert arms == {"features", "neurons-matched", f"sae:{place / 'sae'}"}

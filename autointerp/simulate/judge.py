@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Literal, TypeAlias, final
 
@@ -13,7 +13,7 @@ from autointerp.records.call import Reply, Request
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.trial import Item, Prediction
 from autointerp.seams import Model
-from autointerp.simulate.packs import Results, ask_in_packs, packs
+from autointerp.simulate.packs import Results, answered, ask_in_packs, invalid, packs
 
 Judged: TypeAlias = Literal["detection", "fuzzing", "logits"]
 """The questions, each of which has a prompt of its name."""
@@ -60,13 +60,7 @@ class LlmJudge:
 
     async def _ask(self, explanation: Explanation, items: Sequence[Item], replicate: int) -> Results:
         request = self._render(explanation, items, replicate)
-        reply = await self.model.answer(request)
-        if isinstance(reply, Failure):
-            return [replace(reply, stage="simulate")] * len(items)
-        results = read_certainties(reply, len(items))
-        if any(isinstance(each, Failure) for each in results):
-            self.model.reject(request)
-        return results
+        return await answered(self.model, request, len(items), lambda reply: read_certainties(reply, len(items)))
 
     def _render(self, explanation: Explanation, items: Sequence[Item], replicate: int) -> Request:
         return render_judge(
@@ -121,21 +115,17 @@ def read_certainties(reply: Reply, n: int) -> Results:
     try:
         answers = _Answer.model_validate_json(reply.text).answers
     except ValidationError as error:
-        return [_invalid(f"Not the JSON asked for: {error.errors()[0]['msg']}.")] * n
+        return [invalid(f"Not the JSON asked for: {error.errors()[0]['msg']}.")] * n
     times = Counter(answer.item for answer in answers)
     if unknown := sorted(times.keys() - set(range(1, n + 1))):
-        return [_invalid(f"Items 1 to {n} were asked, not {unknown[0]}.")] * n
+        return [invalid(f"Items 1 to {n} were asked, not {unknown[0]}.")] * n
     certain = {answer.item: answer.sure for answer in answers}
     return [
         Prediction((certain[number] / MOST,))
         if times[number] == 1
-        else _invalid(f"Item {number} was answered {times[number]} times.")
+        else invalid(f"Item {number} was answered {times[number]} times.")
         for number in range(1, n + 1)
     ]
-
-
-def _invalid(message: str) -> Failure:
-    return Failure("simulate", "invalid", message)
 
 
 def _numbered(lines: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import final
 
@@ -14,7 +14,7 @@ from autointerp.records.call import Reply, Request
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.trial import Item, Prediction
 from autointerp.seams import Model
-from autointerp.simulate.packs import ITEMS_PER_CALL, Results, ask_in_packs, packs
+from autointerp.simulate.packs import ITEMS_PER_CALL, Results, answered, ask_in_packs, invalid, packs
 
 TOP_LEVEL = 9
 """Levels are single characters: digits, and A for 10 where the prompt has it."""
@@ -58,13 +58,9 @@ class LlmSimulator:
 
     async def _ask(self, explanation: Explanation, items: Sequence[Item], replicate: int) -> Results:
         request = render_simulate(explanation, items, self.name, self.prompt, arm=self.arm, replicate=replicate)
-        reply = await self.model.answer(request)
-        if isinstance(reply, Failure):
-            return [replace(reply, stage="simulate")] * len(items)
-        results = read_predictions(reply, items, self.top_level)
-        if any(isinstance(each, Failure) for each in results):
-            self.model.reject(request)
-        return results
+        return await answered(
+            self.model, request, len(items), lambda reply: read_predictions(reply, items, self.top_level)
+        )
 
 
 def render_simulate(
@@ -93,25 +89,21 @@ def read_predictions(reply: Reply, items: Sequence[Item], top_level: int = TOP_L
     try:
         answers = _Answer.model_validate_json(reply.text).predictions
     except ValidationError as error:
-        return [_invalid(f"Not the JSON asked for: {error.errors()[0]['msg']}.")] * len(items)
+        return [invalid(f"Not the JSON asked for: {error.errors()[0]['msg']}.")] * len(items)
     times = Counter(answer.item for answer in answers)
     if unknown := sorted(times.keys() - set(range(1, len(items) + 1))):
-        return [_invalid(f"Items 1 to {len(items)} were asked, not {unknown[0]}.")] * len(items)
+        return [invalid(f"Items 1 to {len(items)} were asked, not {unknown[0]}.")] * len(items)
     levels = {answer.item: answer.levels for answer in answers}
     results: Results = []
     for number, item in enumerate(items, start=1):
         read = notation.read_levels(levels.get(number, ""), len(item.tokens), top_level)
         if times[number] != 1:
-            results.append(_invalid(f"Item {number} was predicted {times[number]} times."))
+            results.append(invalid(f"Item {number} was predicted {times[number]} times."))
         elif read is None:
-            results.append(_invalid(f"Item {number} needs {len(item.tokens)} digits, not {levels[number][:80]!r}."))
+            results.append(invalid(f"Item {number} needs {len(item.tokens)} digits, not {levels[number][:80]!r}."))
         else:
             results.append(Prediction(tuple(float(level) for level in read)))
     return results
-
-
-def _invalid(message: str) -> Failure:
-    return Failure("simulate", "invalid", message)
 
 
 def _write_items(items: Sequence[Item]) -> str:

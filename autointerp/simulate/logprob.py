@@ -6,7 +6,7 @@ model expected there instead is the prediction (Bills et al., "Language models c
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from itertools import islice, repeat
 from typing import Annotated, Literal, TypeAlias, final
@@ -19,7 +19,7 @@ from autointerp.records.call import Reply, Request
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.trial import Item, Prediction
 from autointerp.seams import Model
-from autointerp.simulate.packs import ITEMS_PER_CALL, Results, ask_in_packs, packs
+from autointerp.simulate.packs import ITEMS_PER_CALL, Results, answered, ask_in_packs, invalid, packs
 
 LEAST_MASS = 0.1
 """Probability of all digits together below which a model did not expect a level: its slot says nothing."""
@@ -66,13 +66,7 @@ class SlotSimulator:
 
     async def _ask(self, explanation: Explanation, items: Sequence[Item], replicate: int) -> Results:
         request = render_slots(explanation, items, self.name, self.prompt, arm=self.arm, replicate=replicate)
-        reply = await self.model.answer(request)
-        if isinstance(reply, Failure):
-            return [replace(reply, stage="simulate")] * len(items)
-        results = read_slots(reply, items)
-        if any(isinstance(each, Failure) for each in results):
-            self.model.reject(request)
-        return results
+        return await answered(self.model, request, len(items), lambda reply: read_slots(reply, items))
 
 
 def render_slots(
@@ -105,10 +99,10 @@ def read_slots(reply: Reply, items: Sequence[Item]) -> Results:
     try:
         slots = _SLOTS.validate_json(reply.text)
     except ValidationError as error:
-        return [_invalid(f"Not log-probabilities: {error.errors()[0]['msg']}.")] * len(items)
+        return [invalid(f"Not log-probabilities: {error.errors()[0]['msg']}.")] * len(items)
     asked = sum(len(item.tokens) for item in items)
     if len(slots) != asked:
-        return [_invalid(f"{asked} slots were asked, not {len(slots)}.")] * len(items)
+        return [invalid(f"{asked} slots were asked, not {len(slots)}.")] * len(items)
     left = iter(slots)
     return [_read_item(list(islice(left, len(item.tokens)))) for item in items]
 
@@ -117,17 +111,13 @@ def _read_item(slots: Sequence[dict[_Digit, float] | None]) -> Prediction | Fail
     levels: list[float] = []
     for number, slot in enumerate(slots, start=1):
         if slot is None:
-            return _invalid(f"The model gives no log-probabilities of single digits at the item's slot {number}.")
+            return invalid(f"The model gives no log-probabilities of single digits at the item's slot {number}.")
         chances = {int(digit): math.exp(value) for digit, value in slot.items()}
         mass = sum(chances.values())
         if mass < LEAST_MASS:
-            return _invalid(f"At the item's slot {number} the digits have a probability of {mass:.3g} together.")
+            return invalid(f"At the item's slot {number} the digits have a probability of {mass:.3g} together.")
         levels.append(sum(level * chance for level, chance in chances.items()) / mass)
     return Prediction(tuple(levels))
-
-
-def _invalid(message: str) -> Failure:
-    return Failure("simulate", "invalid", message)
 
 
 def _write_item(tokens: Sequence[str], levels: Iterable[str]) -> str:

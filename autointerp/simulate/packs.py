@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TypeAlias, TypeVar
 
 from autointerp.prompts import ASKED_AGAIN
+from autointerp.records.call import Reply, Request
 from autointerp.records.explanation import Failure
 from autointerp.records.trial import Item, Prediction
+from autointerp.seams import Model
 
 T = TypeVar("T")
 Results: TypeAlias = list[Prediction | Failure]
@@ -32,6 +35,22 @@ async def ask_in_packs(ask: Ask, items: Sequence[Item], *, draws: int, items_per
     again, and an item at which the model lost its way then spoils only its half.
     """
     return _joined(await together(_settle(ask, pack, 0, draws) for pack in packs(items, items_per_call)))
+
+
+async def answered(model: Model, request: Request, n: int, read: Callable[[Reply], Results]) -> Results:
+    """What the `n` items of `request` come to; an answer in which any of them cannot be read is rejected."""
+    reply = await model.answer(request)
+    if isinstance(reply, Failure):
+        return [replace(reply, stage="simulate")] * n
+    results = read(reply)
+    if any(isinstance(each, Failure) for each in results):
+        model.reject(request)
+    return results
+
+
+def invalid(message: str) -> Failure:
+    """An answer that was paid for and cannot be read."""
+    return Failure("simulate", "invalid", message)
 
 
 async def together(calls: Iterable[Awaitable[T]]) -> list[T]:

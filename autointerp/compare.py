@@ -119,6 +119,11 @@ def compare(outcomes: Sequence[Outcome], arms: Sequence[ArmInfo], reference: str
     )
 
 
+def has_intervals(comparison: Comparison) -> bool:
+    """Whether the protocol scores any unit by activation interval."""
+    return any(each.n for arm in comparison.arms for each in arm.intervals)
+
+
 def _explainers(outcomes: Sequence[Outcome]) -> set[str]:
     """Who wrote the explanations; the fixed ones of controls are nobody's."""
     said = (each.explanation for each in outcomes)

@@ -10,8 +10,8 @@ from autointerp.activations.layout import Writer, excerpts_of
 from autointerp.activations.pairs import cells_of
 from autointerp.activations.passes import ArmState, interval_of
 from autointerp.activations.plan import GROUPS, INTERVAL, LOGIT_KINDS, SPLITS, TOP, ArmUnits, Block, HarvestSizes
-from autointerp.activations.references import REFERENCES, References
-from autointerp.records.unit import Split
+from autointerp.activations.references import References
+from autointerp.records.unit import REFERENCES, Split
 from sae.corpus.windows import Windows
 
 __all__ = ["ArmUnits", "Block", "HarvestSizes", "harvest"]

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from autointerp.activations.firing import strata_of
 from autointerp.activations.plan import LOGIT_KINDS, HarvestSizes
-from autointerp.activations.references import REFERENCES
+from autointerp.records.unit import REFERENCES
 
 VERSION = 2
 """Of the layout; a store of another version is made anew."""

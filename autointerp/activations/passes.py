@@ -64,7 +64,8 @@ class ArmState:
         }
         """State of each harvested split."""
         self.excerpts = [
-            ArmExcerpts(label, units, Anchors(windows, w.excerpt_tokens), split, w, seed) for w in sizes.widths
+            ArmExcerpts(label, units, Anchors(windows, w.excerpt_tokens, centred=w.centred), split, w, seed)
+            for w in sizes.widths
         ]
         """What is kept of each width, in the order of `HarvestSizes.widths`."""
         keys = hashed(salt(seed, "anchor", label), np.asarray(units.units))

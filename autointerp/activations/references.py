@@ -11,9 +11,7 @@ from jaxtyping import Float, Float32, Int64
 from scipy import sparse
 
 from autointerp.activations.pairs import PairSums
-
-REFERENCES = ("unigram_pearson", "unigram_auprc", "bigram_pearson", "bigram_auprc")
-"""What is known of them over the whole score split."""
+from autointerp.records.unit import REFERENCES
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -120,7 +120,8 @@ def _in_order(of: Callable[[np.ndarray], np.ndarray], index: Int[np.ndarray, " e
 class Anchors:
     """Where excerpts of `width` real tokens fit in windows, and where they begin."""
 
-    def __init__(self, windows: Windows, width: int) -> None:
+    def __init__(self, windows: Windows, width: int, *, centred: bool = True) -> None:
+        self._centred = centred
         self.windows = windows
         """The windows."""
         self.width = width
@@ -131,9 +132,15 @@ class Anchors:
     def start(
         self, window: Int32[np.ndarray, "*shape"], position: Int32[np.ndarray, "*shape"]
     ) -> Int32[np.ndarray, "*shape"]:
-        """First position of the excerpt around `position`: centred, shifted where it would meet BOS or padding."""
+        """First position of the excerpt around `position`, shifted where it would meet BOS or padding.
+
+        `position` is in the middle, or where excerpts are not centred at a place that its hash decides.
+        """
+        before = np.array(self.width // 2)
+        if not self._centred:
+            before = hashed(hashed(np.uint64(self.width), window), position) % np.uint64(self.width)
         last = self.windows.length[window] - self.width
-        return np.clip(position - self.width // 2, self.windows.first, last).astype(np.int32)
+        return np.clip(position - before.astype(np.int64), self.windows.first, last).astype(np.int32)
 
     def ids(
         self, window: Int32[np.ndarray, " excerpt"], start: Int32[np.ndarray, " excerpt"]

@@ -14,9 +14,18 @@ import pyarrow.parquet as pq
 
 from autointerp.activations.layout import MANIFEST, VERSION, digest, excerpts_of, file_of, schemas
 from autointerp.activations.plan import GROUPS, LOGIT_KINDS, SPLITS, HarvestSizes, SplitSizes
-from autointerp.activations.references import REFERENCES
 from autointerp.records.anchors import FiringAnchors, Text
-from autointerp.records.unit import Excerpt, LogitEffect, LogitKind, Pool, Split, SplitStatistics, Unit, UnitRecord
+from autointerp.records.unit import (
+    REFERENCES,
+    Excerpt,
+    LogitEffect,
+    LogitKind,
+    Pool,
+    Split,
+    SplitStatistics,
+    Unit,
+    UnitRecord,
+)
 from sae.corpus.document import Document
 from sae.corpus.splits import Splits, check_no_leak
 from sae.corpus.windows import Windows

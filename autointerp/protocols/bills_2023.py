@@ -14,7 +14,9 @@ from autointerp.scorers.top_and_random import TopAndRandomScorer, deal
 _TOKENS = 64
 _TOPS = SplitSizes(top=12, per_interval=0, random=0, out_of_context=0)
 _BOTH = SplitSizes(top=12, per_interval=0, random=10, out_of_context=0)
-_HARVEST = HarvestSizes(excerpt_tokens=_TOKENS, explain=_TOPS, select=_BOTH, calibrate=_BOTH, score=_BOTH)
+_HARVEST = HarvestSizes(
+    excerpt_tokens=_TOKENS, centred=False, explain=_TOPS, select=_BOTH, calibrate=_BOTH, score=_BOTH
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ _FUZZING = SplitSizes(top=1, per_interval=4, random=0, out_of_context=0)
 def _beside_evidence(kept: SplitSizes) -> HarvestSizes:
     """The harvest of the evidence, and wider contexts of the splits that are scored."""
     nothing = replace(kept, per_interval=0, random=0, out_of_context=0)
-    wide = HarvestSizes(excerpt_tokens=_TOKENS, explain=nothing, select=kept, score=kept)
+    wide = HarvestSizes(excerpt_tokens=_TOKENS, centred=False, explain=nothing, select=kept, score=kept)
     return HarvestSizes.union([_EXPLAINED.harvest, wide])
 
 

@@ -94,6 +94,10 @@ class SplitStatistics:
         return self.fired / self.tokens if self.tokens else 0.0
 
 
+REFERENCES = ("unigram_pearson", "unigram_auprc", "bigram_pearson", "bigram_auprc")
+"""What is known of the reference predictors over the whole score split."""
+
+
 @dataclass(frozen=True, slots=True)
 class UnitRecord:
     """Everything that the harvest knows of one unit."""
@@ -121,8 +125,8 @@ class UnitRecord:
     """Tokens of the logit-weight test (id and text) by kind; None where no protocol asks for them, or the site has no
     direct path to the logits."""
     references: Mapping[str, float] = field(default_factory=dict[str, float])
-    """What `unigram` and `bigram` reach over every position of the score split, by name (``unigram_pearson``,
-    ``bigram_auprc`` and so on); absent where it is undefined, or where a source does not know it."""
+    """What `unigram` and `bigram` reach over every position of the score split, by the names of `REFERENCES`; absent
+    where it is undefined, or where a source does not know it."""
 
     firing: FiringAnchors | None = None
     """Where it fires in the score split, where a protocol needs it."""

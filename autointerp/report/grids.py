@@ -1,6 +1,6 @@
 """A comparison as tables for people."""
 
-from autointerp.compare import Comparison
+from autointerp.compare import Comparison, has_intervals
 from autointerp.contrast import Contrast, Support
 from autointerp.matching import Matched
 from autointerp.records.trial import Undefined
@@ -25,7 +25,7 @@ def grids(comparison: Comparison) -> tuple[Grid, ...]:
         *(_test_grid(contrast, f"Mann-Whitney: {title}") for contrast, title in contrasts),
         _score_grid(comparison),
         *token_grids(comparison),
-        *(_interval_grid(comparison, contrast) for contrast in chosen),
+        *(_interval_grid(comparison, contrast) for contrast in chosen if has_intervals(comparison)),
         _bounds_grid(comparison),
         _funnel_grid(comparison),
     )

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from autointerp.compare import ArmSummary, Comparison, counted_prefix
+from autointerp.compare import ArmSummary, Comparison, counted_prefix, has_intervals
 from autointerp.records.outcome import ArmInfo, Outcome
 from autointerp.records.trial import Measure, Score
 from autointerp.statistics import Estimate
@@ -84,6 +84,8 @@ def write_plots(folder: Path, outcomes: Sequence[Outcome], comparison: Compariso
         "score_by_density": _score_by_density,
         "density_histogram": _density_histogram,
     }
+    if not has_intervals(comparison):
+        del draw["score_by_interval"]
     written: list[Path] = []
     with mpl.rc_context(STYLE):
         for name, drawn in draw.items():
@@ -136,7 +138,8 @@ def _value(outcome: Outcome, measure: str) -> float | None:
 
 
 def _axis_name(headline: str) -> str:
-    return f"score: {headline.replace('_', ' ').capitalize()} correlation"
+    name = headline.replace("_", " ")
+    return f"score: {name.capitalize()} correlation" if headline in ("spearman", "pearson") else f"score: {name}"
 
 
 def _score_distribution(arms: list[_Series], headline: str) -> tuple[Figure, Sequence[Row]]:

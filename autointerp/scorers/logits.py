@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autointerp import statistics
+from autointerp import notation, statistics
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.trial import Item, Measure, Prediction, Score, Trial, Undefined
 from autointerp.records.unit import Split, UnitRecord
@@ -16,8 +16,18 @@ from autointerp.seams import Source
 
 HEADLINE = "accuracy"
 """The measure that is reported first: on promoted and random tokens, as published."""
-MEASURES = (HEADLINE, "accuracy_matched", "recall", "specificity_random", "specificity_matched")
-"""Every measure of a score."""
+MEASURES = (
+    HEADLINE,
+    "accuracy_matched",
+    "recall",
+    "specificity_random",
+    "specificity_matched",
+    f"unigram_{HEADLINE}",
+    f"constant_{HEADLINE}",
+    f"quantised_oracle_{HEADLINE}",
+)
+"""Every measure of a score; among them what the unit's table of tokens on which it fires, the same answer to
+everything, and the truth reach."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +59,12 @@ class LogitScorer:
         rng = np.random.default_rng([self.seed, zlib.crc32(record.unit.arm.encode()), record.unit.index])
         asked = [asked[i] for i in rng.permutation(len(asked))]
         ids = np.array([id_ for _, id_, _ in asked], dtype=np.int32)
+        levels = {id_: 10 * mean / (record.maximum or 1.0) for id_, mean in record.token_means.items()}
         return Trial(
             items=tuple(Item((token,)) for _, _, token in asked),
             ids=ids[:, None],
             truth=np.array([[float(kind == "promoted")] for kind, _, _ in asked]),
-            unigram=np.zeros((len(asked), 1)),
+            unigram=np.array([[notation.certainty(levels.get(id_, 0.0))] for _, id_, _ in asked]),
             weights=np.ones(len(asked)),
             clusters=ids,  # units that share tokens err together
             groups=tuple(kind for kind, _, _ in asked),
@@ -72,11 +83,13 @@ class LogitScorer:
             undefined: dict[str, Measure | Undefined] = dict.fromkeys(MEASURES, Undefined(why_missing(predictions)))
             return Score(undefined, HEADLINE, len(kept), missing, constant)
         groups = np.array(trial.groups)[kept]
-        right = (certain >= 0.5) == (trial.truth[kept, 0] > 0.5)
+        promoted = trial.truth[kept, 0] > 0.5
+        right = (certain >= 0.5) == promoted
+        by_table = (trial.unigram[kept, 0] >= 0.5) == promoted
         draws = statistics.draw_clusters(trial.clusters[kept], np.random.default_rng(self.seed))
         times = with_own(draws)
 
-        def rate(*of: str) -> Measure | Undefined:
+        def rate(*of: str, right: np.ndarray = right) -> Measure | Undefined:
             chosen = np.isin(groups, of)
             with np.errstate(divide="ignore", invalid="ignore"):
                 values = (times @ (right & chosen)) / (times @ chosen)
@@ -88,12 +101,14 @@ class LogitScorer:
             "recall": rate("promoted"),
             "specificity_random": rate("random"),
             "specificity_matched": rate("matched"),
+            f"unigram_{HEADLINE}": rate("promoted", "random", right=by_table),
+            f"constant_{HEADLINE}": rate("promoted", "random", right=promoted),
+            f"quantised_oracle_{HEADLINE}": rate("promoted", "random", right=np.ones_like(promoted)),
         }
         chosen = np.isin(groups, ("promoted", "random"))
-        changes = (
-            np.where(chosen, (right - right[chosen].mean()) / chosen.sum(), 0.0)
-            if chosen.any()
-            else np.zeros(len(right))
-        )
-        influence = influence_of(trial.clusters[kept], {HEADLINE: changes})
+        changes = {
+            name: np.where(chosen, (each - each[chosen].mean()) / chosen.sum(), 0.0) if chosen.any() else 0.0 * chosen
+            for name, each in ((HEADLINE, right), (f"unigram_{HEADLINE}", by_table))
+        }
+        influence = influence_of(trial.clusters[kept], changes)
         return Score(measures, HEADLINE, len(kept), missing, constant, influence)

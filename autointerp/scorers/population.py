@@ -19,7 +19,7 @@ from autointerp.proposal import TextIndex, propose
 from autointerp.records.anchors import INTERVALS_PER_STRATUM, AnchorSample, FiringAnchors, Text, Totals
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.trial import Influence, Item, Measure, Prediction, Score, Trial, Undefined
-from autointerp.records.unit import UnitRecord
+from autointerp.records.unit import REFERENCES, UnitRecord
 from autointerp.seams import Source
 
 HEADLINE = "pearson"
@@ -33,13 +33,12 @@ MEASURES = (
     *_ESTIMATORS,
     "pearson_seen",
     "quantised_oracle_pearson",
-    "unigram_pearson",
-    "unigram_auprc",
+    *REFERENCES,
     "effective_sample",
 )
 """Every measure of a score. Intervals hold the false predictions that may lie where none was drawn; that of
-``pearson_seen``, otherwise the same as the headline, only such as were. What `unigram` reaches is known over the whole
-split, without sampling."""
+``pearson_seen``, otherwise the same as the headline, only such as were. What `unigram` and `bigram` reach is known over
+the whole split, without sampling."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +194,7 @@ class PopulationScorer:
                 measures["pearson_seen"] = Measure(found.value, found.low_seen, found.high)
         ceiling = estimation.interval(sample, oracle, estimation.pearson, *calibrated, rng, trial.top_level)
         measures["quantised_oracle_pearson"] = Measure(ceiling.value, ceiling.low_seen, ceiling.high)
-        for name in ("unigram_pearson", "unigram_auprc"):
+        for name in REFERENCES:
             known = trial.references.get(name)
             measures[name] = Undefined("not known of the unit") if known is None else Measure(known, known, known)
         effective = estimation.effective_size(estimation.base_weights(sample))

@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float, Int
 from autointerp.records.trial import Influence, Measure, Undefined
 from autointerp.statistics import FEWEST, ClusterDraws, pearson
 
+NOT_GIVEN = Undefined("the source does not give this predictor")
+"""Where a reference predictor is not known."""
 _TAIL = 0.025
 
 

@@ -12,6 +12,7 @@ from autointerp import notation, statistics
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.trial import Influence, Item, Measure, Prediction, Score, Trial, Undefined
 from autointerp.records.unit import Excerpt, Group, Split, UnitRecord
+from autointerp.scorers.resamples import NOT_GIVEN
 from autointerp.seams import Source
 
 N_INTERVALS = 12
@@ -177,7 +178,7 @@ def _measures(
 
     def reference(prediction: np.ndarray | None, *, ranked: bool) -> Measure | Undefined:
         if prediction is None:
-            return Undefined("the source does not give this predictor")
+            return NOT_GIVEN
         if not ranked:
             return _pearson(truth, prediction, draws)
         return _pearson(truth_ranks, statistics.ranks(prediction), draws)

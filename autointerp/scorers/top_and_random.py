@@ -11,7 +11,7 @@ from autointerp import notation, statistics
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.trial import Item, Measure, Prediction, Score, Trial, Undefined
 from autointerp.records.unit import Excerpt, Split, UnitRecord
-from autointerp.scorers.resamples import correlations, influence_of, measured, with_own
+from autointerp.scorers.resamples import NOT_GIVEN, correlations, influence_of, measured, with_own
 from autointerp.seams import Source
 
 HEADLINE = "ev_correlation"
@@ -24,6 +24,7 @@ correlation, which a line does not change."""
 MEASURES = (
     *(f"{HEADLINE}{name}" for name in _SETS),
     f"unigram_{HEADLINE}",
+    f"bigram_{HEADLINE}",
     f"quantised_oracle_{HEADLINE}",
     *(f"{how}_{what}" for how, measures in CALIBRATED.items() for what in measures),
 )
@@ -81,6 +82,7 @@ class TopAndRandomScorer:
             intervals=np.zeros(len(chosen), dtype=np.int32),
             maximum=record.maximum,
             top_level=self.top_level,
+            bigram=np.array([each.bigram for each in excerpts]) if all(each.bigram for each in excerpts) else None,
             fitted=np.array([is_fitted for _, is_fitted in chosen]),
         )
 
@@ -101,10 +103,11 @@ class TopAndRandomScorer:
         else:
             rng = np.random.default_rng(self.seed)
             measures = _measures(trial, kept, given & fitted, predicted, rng)
-            truth, unigram = trial.truth[kept], trial.unigram[kept]
+            read = {HEADLINE: predicted, f"unigram_{HEADLINE}": trial.unigram, f"bigram_{HEADLINE}": trial.bigram}
             by_item = {
-                HEADLINE: statistics.pearson_influence(truth, predicted[kept]).sum(1),
-                f"unigram_{HEADLINE}": statistics.pearson_influence(truth, unigram).sum(1),
+                name: statistics.pearson_influence(trial.truth[kept], each[kept]).sum(1)
+                for name, each in read.items()
+                if each is not None
             }
             influence = influence_of(trial.clusters[kept], by_item)
         return Score(measures, HEADLINE, len(given), missing, constant, influence)
@@ -158,6 +161,7 @@ def _measures(
 
     measures = {f"{HEADLINE}{name}": correlation(own, of) for name, of in _SETS.items()}
     measures[f"unigram_{HEADLINE}"] = correlation(trial.unigram[kept])
+    measures[f"bigram_{HEADLINE}"] = NOT_GIVEN if trial.bigram is None else correlation(trial.bigram[kept])
     measures[f"quantised_oracle_{HEADLINE}"] = correlation(oracle)
     for how, fit in (("linear", linear_fit), ("percentile", percentile_fit)):
         if not fitted.any() or not trial.truth[fitted].any():

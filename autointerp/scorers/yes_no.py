@@ -11,7 +11,7 @@ from autointerp import notation, statistics
 from autointerp.records.explanation import Failure
 from autointerp.records.trial import Influence, Item, Measure, Prediction, Score, Trial, Undefined
 from autointerp.records.unit import Excerpt, Split, UnitRecord
-from autointerp.scorers.resamples import average_precision, influence_of, measured, with_own
+from autointerp.scorers.resamples import NOT_GIVEN, average_precision, influence_of, measured, with_own
 
 HEADLINE = "balanced_accuracy"
 """The measure that is reported first."""
@@ -57,20 +57,27 @@ def trial_of(record: UnitRecord, asked: Sequence[Asked], seed: int) -> Trial:
         items=tuple(Item(each.excerpt.tokens, each.marked) for each in asked),
         ids=np.array([each.ids for each in excerpts], dtype=np.int32),
         truth=np.array([[float(each.positive)] for each in asked]),
-        unigram=np.array([[_by_unigram(record, each)] for each in asked]),
+        unigram=np.array([[_by_means(record, each, _token_means(record, each))] for each in asked]),
         weights=np.array([each.weight for each in asked]),
         clusters=np.array([each.cluster for each in excerpts], dtype=np.int32),
         groups=tuple(each.group for each in asked),
         intervals=np.array([e.interval if e.group == "interval" else 0 for e in excerpts], dtype=np.int32),
         maximum=record.maximum,
         top_level=1,
+        bigram=np.array([[_by_means(record, each, each.excerpt.bigram)] for each in asked])
+        if all(each.bigram for each in excerpts)
+        else None,
     )
 
 
-def _by_unigram(record: UnitRecord, asked: Asked) -> float:
-    """What the unit's mean activation per token answers: of the context's highest token, or of the marked ones."""
-    means = np.array([record.token_means.get(id_, 0.0) for id_ in asked.excerpt.ids]) * 10 / (record.maximum or 1.0)
-    return notation.marks_certainty(means, asked.marked) if asked.marked else notation.certainty(means.max())
+def _token_means(record: UnitRecord, asked: Asked) -> list[float]:
+    return [record.token_means.get(id_, 0.0) for id_ in asked.excerpt.ids]
+
+
+def _by_means(record: UnitRecord, asked: Asked, means: Sequence[float]) -> float:
+    """What mean activations answer: that of the context's highest token, or those of the marked ones."""
+    levels = np.array(means) * 10 / (record.maximum or 1.0)
+    return notation.marks_certainty(levels, asked.marked) if asked.marked else notation.certainty(levels.max())
 
 
 def score_trial(trial: Trial, predictions: Sequence[Prediction | Failure], answered: float, seed: int) -> Score:
@@ -104,11 +111,12 @@ MEASURES = (
     "specificity_hard",
     "f1",
     "auprc",
-    f"unigram_{HEADLINE}",
-    "unigram_auprc",
+    *(f"{predictor}_{measure}" for predictor in ("unigram", "bigram") for measure in (HEADLINE, "auprc")),
+    f"constant_{HEADLINE}",
+    f"quantised_oracle_{HEADLINE}",
     *(f"{HEADLINE}_interval_{interval}" for interval in range(1, N_INTERVALS + 1)),
 )
-"""Every measure of a score."""
+"""Every measure of a score; among them what token tables, the same answer to everything, and the truth reach."""
 
 
 def _measures(
@@ -117,8 +125,7 @@ def _measures(
     positive, groups = trial.truth[kept, 0] > 0.5, np.array(trial.groups)[kept]
     draws = statistics.draw_clusters(trial.clusters[kept], rng)
     times, intervals, weights = with_own(draws), trial.intervals[kept], trial.weights[kept]
-    unigram = trial.unigram[kept, 0]
-    yes, by_unigram = certain >= 0.5, unigram >= 0.5
+    yes = certain >= 0.5
 
     def rate(right: np.ndarray, of: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -127,22 +134,32 @@ def _measures(
     def defined(values: np.ndarray, what: str) -> Measure | Undefined:
         return measured(values, draws, 0.0, f"the trial has no {what}")
 
+    def balanced(said: np.ndarray) -> Measure | Undefined:
+        return defined((rate(said, positive) + rate(~said, ~positive)) / 2, "positive item, or no negative one")
+
     recall, specificity = rate(yes, positive), rate(~yes, ~positive)
     with np.errstate(divide="ignore", invalid="ignore"):
         both = times @ (yes & positive)
         f1 = 2 * both / (times @ yes + times @ positive)
-    either = "positive item, or no negative one"
     found = {
-        HEADLINE: defined((recall + specificity) / 2, either),
+        HEADLINE: balanced(yes),
         "recall": defined(recall, "positive item"),
         "specificity": defined(specificity, "negative item"),
         "specificity_random": defined(rate(~yes, ~positive & (groups == "random")), "random negative item"),
         "specificity_hard": defined(rate(~yes, ~positive & (groups != "random")), "hard negative item"),
         "f1": defined(np.where(positive.any(), f1, np.nan), "positive item"),
         "auprc": defined(average_precision(certain, positive, times * weights), "weighed positive item"),
-        f"unigram_{HEADLINE}": defined((rate(by_unigram, positive) + rate(~by_unigram, ~positive)) / 2, either),
-        "unigram_auprc": defined(average_precision(unigram, positive, times * weights), "weighed positive item"),
     }
+    for name, table in (("unigram", trial.unigram), ("bigram", trial.bigram)):
+        if table is None:
+            found |= dict.fromkeys((f"{name}_{HEADLINE}", f"{name}_auprc"), NOT_GIVEN)
+            continue
+        certainty = table[kept, 0]
+        found[f"{name}_{HEADLINE}"] = balanced(certainty >= 0.5)
+        precision = average_precision(certainty, positive, times * weights)
+        found[f"{name}_auprc"] = defined(precision, "weighed positive item")
+    found[f"constant_{HEADLINE}"] = balanced(np.ones(len(yes), dtype=np.bool_))
+    found[f"quantised_oracle_{HEADLINE}"] = balanced(positive)
     for interval in range(1, N_INTERVALS + 1):
         here = (rate(yes, positive & (intervals == interval)) + specificity) / 2
         found[f"{HEADLINE}_interval_{interval}"] = defined(here, "item of this interval, or no negative one")
@@ -150,7 +167,7 @@ def _measures(
 
 
 def _influence(trial: Trial, kept: np.ndarray, certain: np.ndarray) -> Influence | None:
-    """Of the balanced accuracy and of the floor that its lift is taken from."""
+    """Of the balanced accuracy and of the token tables that its lifts are taken from."""
     positive = trial.truth[kept, 0] > 0.5
     if positive.all() or not positive.any():
         return None
@@ -162,5 +179,6 @@ def _influence(trial: Trial, kept: np.ndarray, certain: np.ndarray) -> Influence
             out[side] = (right[side] - right[side].mean()) / (2 * side.sum())
         return out
 
-    floor = of(trial.unigram[kept, 0] >= 0.5)
-    return influence_of(trial.clusters[kept], {HEADLINE: of(certain >= 0.5), f"unigram_{HEADLINE}": floor})
+    tables = {"unigram": trial.unigram, "bigram": trial.bigram}
+    by_table = {f"{name}_{HEADLINE}": of(each[kept, 0] >= 0.5) for name, each in tables.items() if each is not None}
+    return influence_of(trial.clusters[kept], {HEADLINE: of(certain >= 0.5), **by_table})

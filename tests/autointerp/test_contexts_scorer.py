@@ -107,6 +107,8 @@ def test_a_perfect_judge_scores_one_and_a_constant_one_a_half() -> None:
     truth = trial.truth[:, 0]
     perfect = scored(DETECTION, trial, truth)
     assert [value(perfect, name) for name in ("balanced_accuracy", "f1", "auprc")] == [1.0, 1.0, 1.0]
+    ends = [value(perfect, f"{name}_balanced_accuracy") for name in ("constant", "quantised_oracle")]
+    assert ends == [0.5, 1.0]
     for answer in (0.0, 1.0):
         constant = scored(DETECTION, trial, np.full(len(truth), answer))
         assert constant.constant
@@ -175,12 +177,17 @@ def test_average_precision_with_weights_is_that_of_the_repeated_sample() -> None
     ) == pytest.approx([(1 + 2 / 3) / 2])
 
 
-def test_the_floor_and_the_influence_of_documents_are_there() -> None:
-    """Unigram's own answer is scored; influences add up to nothing."""
+def test_token_tables_answer_too_and_documents_have_their_influence() -> None:
+    """`bigram` knows what `unigram` does not, where a source gives it; influences add up to nothing."""
     unit = record()
     trial = posed(DETECTION, unit)
     score = scored(DETECTION, trial, np.arange(len(trial.items)) % 3 / 2)
     assert 0 <= value(score, "unigram_balanced_accuracy") <= 1
+    assert isinstance(score.measures["bigram_balanced_accuracy"], Undefined)
+    pairs = tuple(replace(each, bigram=each.activations) for each in unit.wider[WIDTH]["score"])
+    for scorer in (DETECTION, FUZZING):
+        told = posed(scorer, replace(unit, wider={WIDTH: {"score": pairs}}))
+        assert value(scored(scorer, told, np.zeros(len(told.items))), "bigram_balanced_accuracy") == 1.0
     assert score.influence is not None
     for changes in score.influence.changes.values():
         assert float(changes.astype(np.float64).sum()) == pytest.approx(0, abs=0.02)

@@ -10,6 +10,7 @@ from scipy import stats
 
 from autointerp.activations.plan import SPLITS, ArmUnits
 from autointerp.activations.sampling import EMPTY, Anchors, BottomK, hashed, in_turn, least_of_each, mixed, salt
+from sae.corpus.windows import Windows
 from tests.autointerp.harvests import world
 
 
@@ -84,6 +85,17 @@ def test_excerpts_are_real_tokens_around_their_anchor(seed: int, width: int, fir
     assert ((start == windows.first) | (last == windows.length[window]))[shifted].all()
     short = windows.length - windows.first < width
     assert (anchors.fits == ~short).all()
+
+
+def test_p12_the_place_of_an_anchor_tells_nothing_where_excerpts_are_not_centred() -> None:
+    """It is anywhere in the excerpt, as often here as there, and the same whenever it is asked for."""
+    none = np.zeros(40, dtype=np.int32)
+    windows = Windows(np.zeros((40, 60), dtype=np.int32), none + 60, none, none, 0)
+    anchors = Anchors(windows, 8, centred=False)
+    window, position = (c.ravel().astype(np.int32) for c in np.mgrid[0:40, 7:53])
+    place = position - anchors.start(window, position)
+    assert stats.chisquare(np.bincount(place, minlength=8)).pvalue > 0.001
+    np.testing.assert_array_equal(place[::-1], (position[::-1] - anchors.start(window[::-1], position[::-1])))
 
 
 def test_drawn_anchors_are_uniform_over_positions() -> None:

@@ -15,6 +15,7 @@ for name in [name for name in os.environ if name.startswith(("AUTOINTERP_", "ANT
     del os.environ[name]
 
 from hypothesis import HealthCheck, settings  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
 
 if TYPE_CHECKING:
     from tests.servers.loopback import Server
@@ -23,6 +24,18 @@ settings.register_profile(
     "fast", max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("fast")
+
+
+def array_modules() -> list[str]:
+    """Modules of ours that have to do with arrays: checking types where there are none costs every run seconds."""
+    root = Path(__file__).parent.parent
+    files = [path for package in ("sae", "autointerp") for path in sorted((root / package).rglob("[!_]*.py"))]
+    words = ("jaxtyping", "np.ndarray", "Tensor", "Activations")
+    found = [path for path in files if any(word in path.read_text(encoding="utf-8") for word in words)]
+    return [".".join(path.relative_to(root).with_suffix("").parts) for path in found]
+
+
+install_import_hook(array_modules(), "beartype.beartype")  # shapes and types are checked in tests only
 
 # Fixtures import what they need when they are used: the process that only hands out tests loads this file too.
 

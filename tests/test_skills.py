@@ -2,31 +2,41 @@
 
 import json
 import shutil
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from autointerp.counted import Counted
 from autointerp.harvesting import stored
 from autointerp.protocols.catalog import make_presets
+from autointerp.records.trial import Score
 from autointerp.report.tables import read_outcomes
 from sae.features import unit_sample
 from sae.formats import load_dictionary
 from sae.subject import load_subject
-from tests.runs import MODELS, SITE, arguments, command, lead_to, values
+from tests.runs import MODELS, SITE, arguments, command, lead_to
 from tests.sae.corpora import windows_of
 from tests.sae.tiny import gpt2_folder
 from tests.servers.loopback import serve
 from tests.servers.scripted import SKILLS, Scripted, Skill, Truth
 
-PROTOCOLS = ("monosemanticity-2023", "bills-2023", "detection", "fuzzing", "logits-2023")
+PROTOCOLS = ("monosemanticity-2023", "population", "bills-2023", "detection", "fuzzing", "logits-2023")
+CONTROLS = ("features:shuffled", "features:empty", "features:generic")
 CHANCE = {"detection": 0.5, "fuzzing": 0.5, "logits-2023": 0.5}
 """What a constant answer scores, where it is not 0."""
+NEAR = 0.15
+"""How far from `unigram` a token table in levels is."""
+ALIKE = 0.1
+"""How far from the ceiling an oracle may stay that goes by the text alone, where a text occurs twice."""
 DENSITY = 0.02
 """Share of positions on which the features fire, about."""
+
+Key: TypeAlias = tuple[str, str]
+"""Protocol and arm."""
 
 
 @pytest.fixture(scope="module")
@@ -52,21 +62,47 @@ def flags(place: Path, wide: Path, out: Path, *more: str | Path) -> list[str | P
     return arguments(place, out, *dictionary, "--context", "72", *own, *MODELS, *more)
 
 
-def means(directory: Path, enough: int) -> dict[tuple[str, str], float]:
-    """Mean headline by protocol and arm, where enough units have it."""
-    found: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
-    for row in values(directory):
-        if row["headline"] and row["value"] is not None:
-            found[str(row["protocol"]), str(row["arm"])].append(float(row["value"]))  # pyright: ignore[reportArgumentType]
-    return {key: float(np.mean(each)) for key, each in found.items() if len(each) >= enough}
+def means(run: Path, enough: int) -> dict[Key, dict[str, float]]:
+    """Mean of every measure by protocol and arm, where enough units have the headline, which is called ``score``."""
+    found: dict[Key, dict[str, float]] = {}
+    for protocol in PROTOCOLS:
+        outcomes = [each for each in read_outcomes(run).outcomes if each.protocol == protocol]
+        headline = next(each.result.headline for each in outcomes if isinstance(each.result, Score))
+        table = Counted(outcomes, headline, 0)
+        for arm in table.arms:
+            values = {name.removesuffix(f"_{headline}"): table.values(arm, name) for name in table.main}
+            values["score"] = values.pop(headline)
+            if len(values["score"]) >= enough:
+                found[protocol, arm] = {name: float(each.mean()) for name, each in values.items() if len(each)}
+    return found
+
+
+def bracketed(reached: Sequence[Mapping[str, float]], *, own: bool) -> None:
+    """Between floor and ceiling lies whatever an explanation can add.
+
+    The ceiling is what the true levels reach: the oracle reaches it and no skill exceeds it. The floor is the better of
+    two answers that need no explanation: always the same, and the highest level at every anchor. So it is no lower
+    than the constant answer, which may lie below it (under a correlation that scores 0, where the place of an excerpt's
+    anchor tells more), and whoever has the right explanation and reads it as an oracle would is above it. A token table
+    lies about where `unigram` does: it answers in levels, `unigram` in activations. Of explanations that are not a
+    unit's own, nothing is asked but that no skill exceeds the ceiling.
+    """
+    best = reached[0]
+    assert all(each["score"] <= best["quantised_oracle"] + 1e-6 for each in reached)
+    assert best["quantised_oracle"] > best["floor"]
+    assert {"unigram", "lift", "above_floor", "of_ceiling"} <= set(best)
+    if own:
+        assert best["quantised_oracle"] - best["score"] < ALIKE
+        assert best["above_floor"] > 0
+        assert reached[-1]["score"] <= best["floor"] + 1e-6
 
 
 def by_skill(
     harvested: Path, patch: pytest.MonkeyPatch, skills: Sequence[Skill], enough: int
-) -> list[dict[tuple[str, str], float]]:
+) -> list[dict[Key, dict[str, float]]]:
     """Means by skill, all from the same harvest."""
     folder, truth = harvested.parent, Truth.of(stored(harvested), make_presets(PROTOCOLS, 0))
-    reached: list[dict[tuple[str, str], float]] = []
+    reached: list[dict[Key, dict[str, float]]] = []
     for skill in skills:
         run = folder / skill
         shutil.copytree(harvested, run)
@@ -74,6 +110,11 @@ def by_skill(
             lead_to(server.url, patch)
             assert command("resume", run, "--answers", folder / f"{skill}.sqlite") == 0
         reached.append(means(run, enough))
+    assert {protocol for protocol, _ in reached[0]} == set(PROTOCOLS)
+    for key in reached[0]:
+        bracketed([each[key] for each in reached], own=key[1] not in CONTROLS)
+        for control in set(CONTROLS) & {arm for _, arm in reached[0]}:
+            assert reached[0][key[0], control]["score"] < reached[0][key[0], "features"]["score"] - 0.2, (key, control)
     return reached
 
 
@@ -84,21 +125,18 @@ def test_every_protocol_runs_over_one_harvest_and_knows_the_truth(
     """An oracle scores high and a constant answer nothing, from one harvest; explanations are paid for once."""
     lead_to("http://127.0.0.1:9", monkeypatch)
     harvested = tmp_path / "harvested"
-    assert command("harvest", *flags(place, wide, harvested, "--features", "0:3", "--baseline", "none")) == 0
+    more = ("--features", "0:3", "--baseline", "none", "--controls", "empty")
+    assert command("harvest", *flags(place, wide, harvested, *more)) == 0
     oracle, constant = by_skill(harvested, monkeypatch, ("oracle", "constant"), enough=1)
-    assert {protocol for protocol, _ in oracle} == set(PROTOCOLS)
-    for key, value in oracle.items():
-        assert value > 0.8, key
-        assert constant[key] == pytest.approx(CHANCE.get(key[0], 0.0)), key
-    run = tmp_path / "oracle"
-    outcomes = read_outcomes(run).outcomes
+    for key in oracle:
+        assert key[1] in CONTROLS or oracle[key]["score"] > 0.8, key
+        assert constant[key]["score"] == pytest.approx(CHANCE.get(key[0], 0.0)), key
+    outcomes = read_outcomes(tmp_path / "oracle").outcomes
     assert [each.protocol for each in outcomes[: len(PROTOCOLS)]] == list(PROTOCOLS)
-    for name in PROTOCOLS:
-        folder = run if name == PROTOCOLS[0] else run / name
-        assert json.loads((folder / "summary.json").read_text())["protocol"] == name
-    calls = json.loads((run / "manifest.json").read_text())["calls"]
+    calls = json.loads((tmp_path / "oracle" / "manifest.json").read_text())["calls"]
     explained = sum(row["calls"] for row in calls if row["stage"] == "explain")
-    assert explained == len({(each.unit, each.explanation) for each in outcomes}) == 2 * 3
+    own = {(each.unit, each.explanation) for each in outcomes if each.unit.arm == "features"}
+    assert explained == len(own) == 2 * 3
 
 
 @pytest.mark.slow
@@ -109,13 +147,16 @@ def test_scores_follow_skill_in_every_arm(
     """Oracle, noisy, token table, constant; no token table knows which tokens come next, so there both are chance."""
     lead_to("http://127.0.0.1:9", monkeypatch)
     harvested = tmp_path / "harvested"
-    assert command("harvest", *flags(place, wide, harvested, "--features", "0:8", "--baseline", "neurons")) == 0
+    arms = ("--baseline", "neurons", "--baseline", "pca", "--baseline", "shuffled-subject", "--controls", "standard")
+    assert command("harvest", *flags(place, wide, harvested, "--features", "0:8", *arms)) == 0
     reached = by_skill(harvested, monkeypatch, SKILLS, enough=5)
-    assert {protocol for protocol, _ in reached[0]} == set(PROTOCOLS)
     for key in reached[0]:
-        oracle, noisy, token_only, constant = (each[key] for each in reached)
-        assert oracle > noisy > token_only, (key, [each[key] for each in reached])
-        assert token_only > constant or key[0] == "logits-2023", (key, [each[key] for each in reached])
+        oracle, noisy, token_only, constant = scores = [each[key]["score"] for each in reached]
+        if key[1] in CONTROLS:
+            continue
+        assert oracle > noisy > token_only, (key, scores)
+        assert token_only > constant or key[0] == "logits-2023", (key, scores)
+        assert token_only == pytest.approx(reached[0][key]["unigram"], abs=NEAR), (key, scores)
 
 
 def test_windows_that_hold_too_few_tokens_are_refused(

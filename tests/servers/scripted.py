@@ -1,7 +1,8 @@
 """Models of known skill: they answer from the truth of a harvest, and spoil it as they are told.
 
 What a scripted explainer says names the evidence that it was shown, so that the scripted simulator, who sees the text
-and the items and nothing else, finds the unit again.
+and the items and nothing else, finds the unit again. Of an explanation that names no unit, and of items that were not
+posed for the unit it names, all of them know nothing: they answer 0, as to controls.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ from tests.servers.answers import user_text
 Skill: TypeAlias = Literal["oracle", "noisy", "token-only", "constant"]
 SKILLS: tuple[Skill, ...] = ("oracle", "noisy", "token-only", "constant")
 """From the best to the worst: the truth, quantised; the truth with every fifth answer replaced by a random one; each
-token's mean activation (of a token to come: whatever its name hashes to); the same answer to everything."""
+token's mean activation, which of a token to come tells nothing; the same answer to everything."""
 NOISE = 0.2
 _LEVELS = re.compile(r"^item (\d+) \(\d+ tokens?\): (.*)$", re.MULTILINE)
 _LINE = re.compile(r"^item (\d+): (.*)$", re.MULTILINE)
@@ -59,15 +60,20 @@ class Truth:
                 evidence = preset.evidence(record)
                 if not isinstance(evidence, Evidence):
                     continue
-                trial = preset.scorer().pose(record, Explanation("", ""), source)
+                name = named(write_evidence(evidence))
+                trial = preset.scorer().pose(record, Explanation(_said(name), ""), source)
                 if isinstance(trial, Trial):
-                    made.items |= _known(named(write_evidence(evidence)), preset.question, trial)
+                    made.items |= _known(name, preset.question, trial)
         return made
 
 
 def named(evidence: str) -> str:
     """A name for the evidence, the same wherever it is shown."""
     return hashlib.sha256(evidence.encode()).hexdigest()[:16]
+
+
+def _said(name: str) -> str:
+    return f"unit {name}"
 
 
 def _known(name: str, question: Question, trial: Trial) -> dict[Key, Known]:
@@ -81,8 +87,7 @@ def _known(name: str, question: Question, trial: Trial) -> dict[Key, Known]:
     for item, (true,), (mean,) in zip(trial.items, trial.truth.tolist(), trial.unigram.tolist(), strict=True):
         assert question in ("detection", "fuzzing", "logits")
         line = write_item(item, question)
-        by_token = _draw(line, 10) if question == "logits" else round(MOST * mean)
-        found[name, "yes-no", line] = Known((MOST if true else 0,), (by_token,))
+        found[name, "yes-no", line] = Known((MOST if true else 0,), (round(MOST * mean),))
     return found
 
 
@@ -97,18 +102,20 @@ class Scripted:
         """The reply's text, from the request's body."""
         text = user_text(dict(body))
         if text.startswith("Evidence for one unit:\n"):
-            return json.dumps({"explanation": f"unit {named(text.partition(chr(10))[2])}"})
-        said = _SAID.search(text)
-        assert said is not None, text
+            return json.dumps({"explanation": _said(named(text.partition(chr(10))[2]))})
+        found = _SAID.search(text)
+        said = found[1] if found else ""
         if levels := _LEVELS.findall(text):
             top = 10 if "or A" in json.dumps(body) else 9
-            rows = [(int(n), self._answer((said[1], "levels", line), top)) for n, line in levels]
+            rows = [(int(n), self._answer((said, "levels", line), top)) for n, line in levels]
             return json.dumps({"predictions": [{"item": n, "levels": notation.write_levels(row)} for n, row in rows]})
-        rows = [(int(n), self._answer((said[1], "yes-no", line), MOST)) for n, line in _LINE.findall(text)]
+        rows = [(int(n), self._answer((said, "yes-no", line), MOST)) for n, line in _LINE.findall(text)]
         return json.dumps({"answers": [{"item": n, "sure": row[0]} for n, row in rows]})
 
     def _answer(self, key: Key, most: int) -> list[int]:
-        known = self.truth.items[key]
+        known = self.truth.items.get(key)
+        if known is None:
+            return [0] * (len(notation.split(key[2])) if key[1] == "levels" else 1)
         match self.skill:
             case "oracle":
                 answer = known.truth
@@ -122,7 +129,3 @@ class Scripted:
             case "constant":
                 answer = (most if key[1] == "yes-no" else 0,) * len(known.truth)
         return [min(level, most) for level in answer]
-
-
-def _draw(text: str, n: int) -> int:
-    return hashlib.sha256(text.encode()).digest()[0] % n

@@ -73,4 +73,4 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Iterator[Server]
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than the runs of these tests, and is tested elsewhere."""
-    monkeypatch.setattr("autointerp.report.plots.write_plots", lambda *_: None)
+    monkeypatch.setattr("autointerp.stages._draw", lambda *_: None)

@@ -35,9 +35,10 @@ from autointerp.matching import LengthControl, Wording, length_control
 from autointerp.power import detectable_difference
 from autointerp.prompts import load_prompt
 from autointerp.protocols.monosemanticity_2023 import Monosemanticity2023
+from autointerp.records.anchors import Pool
 from autointerp.records.explanation import Evidence, Explanation, Failure
 from autointerp.records.trial import Measure, Prediction, Score, Trial, Undefined
-from autointerp.records.unit import Pool, Split, Unit, UnitRecord
+from autointerp.records.unit import Split, Unit, UnitRecord
 from autointerp.report.verdict import verdict
 from autointerp.simulate.llm import render_simulate
 from autointerp.statistics import Estimate

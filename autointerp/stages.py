@@ -52,7 +52,7 @@ def resume(directory: Path, conduct: Conduct) -> int:
         return run(config)
     check_models(config)
     save(config, directory)
-    return _evaluate(config, directory, stored(directory))
+    return _evaluate(config, directory, stored(config, directory))
 
 
 def harvest(config: RunConfig) -> int:
@@ -66,7 +66,7 @@ def harvest(config: RunConfig) -> int:
 def explain(directory: Path, conduct: Conduct) -> int:
     """Only the explanations, into `explanations.parquet`."""
     config = _with_conduct(directory, conduct)
-    source = stored(directory)
+    source = stored(config, directory)
     done = _judge(config, directory, source, "explain", lambda judged: judged.explain)
     tables.write_explanations(directory, done.outcomes)
     return end(config, directory, done)
@@ -75,7 +75,7 @@ def explain(directory: Path, conduct: Conduct) -> int:
 def score(directory: Path, conduct: Conduct) -> int:
     """Simulate and score from the explanations on disk, then compare and report."""
     config = _with_conduct(directory, conduct)
-    source = stored(directory)
+    source = stored(config, directory)
     explanations = tables.read_explanations(directory)
 
     names = [preset.name for preset in presets(config)]
@@ -116,8 +116,7 @@ def cost(directory: Path, output: Format) -> int:
 
 def show(directory: Path, name: str) -> int:
     """Print one unit: `123` is a feature, `neurons:77+` a unit of another arm."""
-    load_run(directory)
-    source = stored(directory)
+    source = stored(load_run(directory), directory)
     arm, _, label = name.rpartition(":")
     units = [unit for unit in source.units() if unit.arm == (arm or FEATURES)]
     unit = next((unit for unit in units if unit.name == label), None)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from autointerp.config import load_run
 from autointerp.harvesting import stored
 from tests.runs import arguments, command, values
 
@@ -36,6 +37,8 @@ def test_every_control_runs_and_comes_out_in_its_order(place: Path, tmp_path: Pa
         assert 0 <= floor < ceiling
         assert median(arm, "spearman") <= ceiling
     rows = [row for row in values(out) if row["measure"] == "spearman"]
+    densities = {arm: [row["density"] for row in rows if row["arm"] == arm] for arm in ("features", "random")}
+    assert max(densities["random"]) < 2 * max(densities["features"])  # random directions fire as rarely
     assert {row["single_token"] for row in rows} <= {True, False}
     assert all(row["token_entropy"] >= 0 for row in rows)
     text = (out / "summary.md").read_text()
@@ -50,7 +53,7 @@ def test_every_control_runs_and_comes_out_in_its_order(place: Path, tmp_path: Pa
     assert command("harvest", *arguments(place, tmp_path / "again", *again)) == 0
     records = [
         [source.record(unit) for unit in source.units() if unit.arm == "shuffled-subject"]
-        for source in (stored(out), stored(tmp_path / "again"))
+        for source in (stored(load_run(run), run) for run in (out, tmp_path / "again"))
     ]
     assert len(records[0]) == 12
     assert records[0] == records[1]

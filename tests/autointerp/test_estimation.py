@@ -86,8 +86,8 @@ def test_a_census_is_exact_and_has_no_variance(seed: int) -> None:
     truth, prediction, strata = _population(seed)
     sample = _whole(truth, strata)
     rng = np.random.default_rng(seed)
-    weights = estimation.base_weights(sample)[None, :], estimation.replicates(sample, rng, 20)
-    found = [estimation.interval(sample, prediction, each, *weights, rng, 9) for each in ESTIMATORS]
+    weights = estimation.rows(sample, rng, 20)
+    found = [estimation.interval(sample, prediction, each, weights, rng, 9) for each in ESTIMATORS]
     assert found[0].value == pytest.approx(statistics.pearson(truth, prediction) or 0.0)
     positive, fires = prediction >= 0.5, truth > 0
     assert found[2].value == pytest.approx(2 * (positive & fires).sum() / (positive.sum() + fires.sum()))
@@ -106,7 +106,7 @@ def test_an_oracle_scores_one_whatever_was_drawn(seed: int, scale: float) -> Non
     sample = _sample(truth, strata, drawn)
     base = estimation.base_weights(sample)[None, :]
     for estimator, weights in ((estimation.pearson, estimation.calibrated(sample, base)), (estimation.auprc, base)):
-        assert estimator(sample, weights, scale * sample.truth, None)[0] == pytest.approx(1)
+        assert estimator(sample, weights, scale * sample.truth)[0] == pytest.approx(1)
 
 
 @settings(max_examples=25)
@@ -120,7 +120,7 @@ def test_the_order_of_draws_does_not_matter(seed: int) -> None:
     for parts in (drawn, [part[::-1] for part in drawn]):
         sample, at = _sample(truth, strata, parts), np.concatenate(parts)
         weights = estimation.calibrated(sample, estimation.base_weights(sample)[None, :])
-        values.append([float(each(sample, weights, prediction[at], None)[0]) for each in ESTIMATORS])
+        values.append([float(each(sample, weights, prediction[at])[0]) for each in ESTIMATORS])
     assert values[0] == pytest.approx(values[1])
 
 
@@ -178,16 +178,16 @@ def test_draws_of_one_document_are_resampled_together() -> None:
 
 @pytest.mark.parametrize("n", [12, 30])
 def test_no_false_positive_seen_is_bounded_as_by_clopper_and_pearson(n: int) -> None:
-    """The lower end is the correlation with a share of 1 - 0.025^(1/n) of the silent anchors predicted falsely."""
+    """The lower end is the correlation with a share of 1 - 0.05^(1/n) of the silent anchors predicted falsely: as the
+    upper end is where none is, that is the end of a one-sided interval."""
     anchors, fired = 100_000, 5
     truth = np.concatenate([np.arange(1.0, fired + 1), np.zeros(anchors - fired)])
     strata = np.repeat([0, 1], [fired, anchors - fired])
     sample = _sample(truth, strata, [np.arange(fired), fired + np.arange(n)])
     prediction = np.concatenate([np.full(fired, 5.0), np.zeros(n)])
     rng = np.random.default_rng(0)
-    weights = estimation.base_weights(sample)[None, :], estimation.replicates(sample, rng, 4000)
-    found = estimation.interval(sample, prediction, estimation.pearson, *weights, rng, 9)
-    false = round((1 - 0.025 ** (1 / n)) * (anchors - fired))
+    found = estimation.interval(sample, prediction, estimation.pearson, estimation.rows(sample, rng, 4000), rng, 9)
+    false = round((1 - 0.05 ** (1 / n)) * (anchors - fired))
     worst = np.where(np.arange(anchors) < fired + false, 5.0, 0.0)
     assert found.low == pytest.approx(statistics.pearson(truth, worst), rel=0.05)
     assert found.low < found.low_seen <= found.value <= found.high

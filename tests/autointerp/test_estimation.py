@@ -190,7 +190,42 @@ def test_no_false_positive_seen_is_bounded_as_by_clopper_and_pearson(n: int) -> 
     false = round((1 - 0.05 ** (1 / n)) * (anchors - fired))
     worst = np.where(np.arange(anchors) < fired + false, 5.0, 0.0)
     assert found.low == pytest.approx(statistics.pearson(truth, worst), rel=0.05)
-    assert found.low < found.low_seen <= found.value <= found.high
+    assert found.low < found.low_seen <= found.value
+    assert found.high == pytest.approx(found.value)
+
+
+def test_no_firing_seen_to_be_predicted_leaves_room_for_recall() -> None:
+    """The upper end of average precision is that of 1 - 0.05^(1/n) of the stratum being found, all others known."""
+    anchors, fired, n = 600, 200, 12
+    truth = np.concatenate([np.ones(fired), np.zeros(anchors - fired)])
+    strata = np.repeat([0, 1], [fired, anchors - fired])
+    sample = _sample(truth, strata, [np.arange(n), fired + np.arange(anchors - fired)])
+    rng = np.random.default_rng(0)
+    weights = estimation.rows(sample, rng, 4000)
+    found = estimation.interval(sample, np.zeros(len(sample.truth)), estimation.auprc, weights, rng, 9)
+    share, density = 1 - 0.05 ** (1 / n), fired / anchors
+    assert found.value == pytest.approx(density)
+    assert found.high == pytest.approx(share + (1 - share) * density, rel=0.05)
+
+
+@pytest.mark.parametrize("estimator", [estimation.pearson, estimation.auprc])
+def test_intervals_hold_the_truth(estimator: estimation.Estimator) -> None:
+    """Of 60 intervals of 95 % from samples of one population most hold its value, and not all do."""
+    rng = np.random.default_rng(3)
+    truth = np.concatenate([rng.gamma(2, 1, 400) + 0.1, np.zeros(3600)])
+    prediction = np.round(truth) * (rng.random(4000) < 0.7) + 2.0 * ((truth == 0) & (rng.random(4000) < 0.1))
+    strata = np.repeat([0, 1, 2], [400, 600, 3000])
+    whole = _sample(truth, strata, [np.flatnonzero(strata == h) for h in range(3)])
+    known = float(estimator(whole, estimation.base_weights(whole)[None, :], prediction)[0])
+    inside = 0
+    for _ in range(60):
+        drawn = [rng.choice(np.flatnonzero(strata == h), n, replace=False) for h, n in enumerate((30, 20, 20))]
+        sample = _sample(truth, strata, drawn)
+        weights = estimation.rows(sample, rng, 80)
+        weights = estimation.calibrated(sample, weights) if estimator is estimation.pearson else weights
+        found = estimation.interval(sample, prediction[np.concatenate(drawn)], estimator, weights, rng, 9)
+        inside += found.low <= known <= found.high
+    assert 52 <= inside <= 59
 
 
 def test_missing_draws_are_stood_for_by_their_stratum() -> None:

@@ -197,17 +197,16 @@ def interval(
 ) -> Interval:
     """The estimate with its 95 % intervals; `weights` are those of `rows`, calibrated for correlations.
 
-    The bootstrap knows nothing of what no draw has shown. Where a draw weighs most, the share that is predicted is
-    therefore drawn from the two ends of Clopper and Pearson's interval, for x predicted ones among n draws: from
-    Beta(x + 1, n - x) in one half of the replicates, and from Beta(x, n - x + 1), which is 0 for x = 0, in the other.
-    Together they are the mid-p distribution, so that its error is not added to the bootstrap's but shares one level
-    with it. With none seen, the lower end is at the share 1 - 0.05^(1/n), Clopper and Pearson's one-sided 95 % limit.
-    So it is done in the stratum of silent anchors where a draw weighs most; seeing none elsewhere is no stronger
-    evidence for the population, since the limit on a number of anchors is the largest where size over n is. For
-    measures of counts it is done in such a stratum of firing anchors too: predictions there only add to recall, while
-    a correlation may fall with them.
+    The bootstrap knows nothing of what no draw has shown. In the stratum of silent anchors where a draw weighs most,
+    the share that is predicted is therefore drawn from both ends of Clopper and Pearson's interval, x of n draws being
+    predicted: from Beta(x + 1, n - x) in half of the replicates, from Beta(x, n - x + 1), which is 0 for x = 0, in the
+    others. Together they are the mid-p distribution, and share one level with the bootstrap's error. With none seen,
+    the lower end is at the share 1 - 0.05^(1/n), Clopper and Pearson's one-sided 95 % limit. Seeing none elsewhere is
+    no stronger evidence, since the limit on a number of anchors is the largest where size over n is. Measures of
+    counts have it in such a stratum of firing anchors too: predictions there only add to recall, while a correlation
+    may fall with them.
 
-    The ends are quantiles of all replicates, accelerated (Efron 1987) by the skewness of the draws' influence, since
+    The ends are quantiles of all replicates, accelerated (Efron 1987) by the skewness of the draws' influence:
     samples that hold more false predictions have both lower estimates and larger errors.
     """
     found = estimator(sample, weights, prediction)
@@ -266,13 +265,12 @@ def _doubted(
     weights = np.concatenate([weights, share[:, -1:] * np.eye(len(unmade))[place]], axis=1)
     weights[:, at] = share[:, : len(at)]
     pure = bool(sample.fires[at].any())
-    added = len(unmade)
     sample = replace(
         sample,
-        stratum=np.append(sample.stratum, np.full(added, stratum)),
-        cluster=np.append(sample.cluster, np.full(added, -1)),
-        truth=np.append(sample.truth, np.full(added, sample.truth[at].mean() if pure else 0.0)),
-        fires=np.append(sample.fires, np.full(added, pure)),
+        stratum=np.append(sample.stratum, np.full(len(unmade), stratum)),
+        cluster=np.append(sample.cluster, np.full(len(unmade), -1)),
+        truth=np.append(sample.truth, np.full(len(unmade), sample.truth[at].mean() if pure else 0.0)),
+        fires=np.append(sample.fires, np.full(len(unmade), pure)),
     )
     return sample, weights, np.append(prediction, unmade)
 

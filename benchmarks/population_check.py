@@ -124,12 +124,13 @@ def checked(directory: Path, arm: str, n: int, seed: int) -> pd.DataFrame:
         table = dict(entries)
         level = np.array([table.get(token, default) for token in index.text.vocabulary])
         known = exact(record, fired[unit], index, level)
-        found = {name: each for name in MEASURES if isinstance(each := score.measures[name], Measure)}
+        measured = {name: each for name in MEASURES if isinstance(each := score.measures[name], Measure)}
         density = len(fired[unit].value) / len(index.token)
         rows += [
-            (unit.index, density, name, known[name], each.value, each.low, each.high) for name, each in found.items()
+            (unit.index, density, name, known[name], each.value, each.low, each.high) for name, each in measured.items()
         ]
-    return pd.DataFrame(rows, columns=["unit", "density", "measure", "exact", "estimate", "low", "high"])
+    found = pd.DataFrame(rows, columns=["unit", "density", "measure", "exact", "estimate", "low", "high"])
+    return found.assign(anchors=len(index.token))
 
 
 def _scored(record: UnitRecord, source: StoreSource) -> tuple[Explanation, Score] | None:
@@ -171,9 +172,10 @@ def main() -> None:
     rows = checked(given.run, given.arm, given.units, given.seed)
     text = (
         f"# Population estimates against exact values\n\n{given.units} random units of `{given.arm}` (seed "
-        f"{given.seed}), explained by `lookup`; those that `lookup` cannot explain, that never fire in the score split "
-        "or that have no estimate are left out. `exact` is over every anchor of the score split. `inside`: share of "
-        "95 % intervals that hold it; `below`, `above`: where it lay otherwise. `pearson_seen` is without the "
+        f"{given.seed}) over {load_run(given.run).tokens} tokens, explained by `lookup`; those that `lookup` cannot explain, that never fire in the score split "
+        f"or that have no estimate are left out. `exact` is over every one of the {rows['anchors'].max():,} anchors of "
+        "the score split. `inside`: share of 95 % intervals that hold it; `below`, `above`: where it lay otherwise. "
+        "`pearson_seen` is without the "
         f"allowance for false predictions where none was drawn.\n\n{markdown(summary(rows))}\n"
     )
     given.out.mkdir(parents=True, exist_ok=True)

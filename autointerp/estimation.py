@@ -216,8 +216,7 @@ def interval(
     low_seen = float(np.tanh(_z(found)[0] - half))
     first = np.arange(n) < n // 2
     doubted = sample, weights[1 : n + 1], prediction
-    false = ~sample.fires & (prediction >= _PREDICTED)
-    known = prediction[false if false.any() else prediction >= _PREDICTED]
+    known = prediction[prediction >= _PREDICTED]  # the levels of few false ones seen say little of those unseen
     known = known if len(known) else np.array([float(top_level)])
     doubted = _doubted(*doubted, _heaviest(sample, firing=False), known, first, rng)
     if estimator is not pearson:

@@ -172,7 +172,8 @@ def main() -> None:
     rows = checked(given.run, given.arm, given.units, given.seed)
     text = (
         f"# Population estimates against exact values\n\n{given.units} random units of `{given.arm}` (seed "
-        f"{given.seed}) over {load_run(given.run).tokens} tokens, explained by `lookup`; those that `lookup` cannot explain, that never fire in the score split "
+        f"{given.seed}) over {load_run(given.run).tokens} tokens, explained by `lookup`; those that `lookup` cannot "
+        "explain, that never fire in the score split "
         f"or that have no estimate are left out. `exact` is over every one of the {rows['anchors'].max():,} anchors of "
         "the score split. `inside`: share of 95 % intervals that hold it; `below`, `above`: where it lay otherwise. "
         "`pearson_seen` is without the "

@@ -19,8 +19,8 @@ _ARMS = (100, 250, 1000)
 _EXPLANATION, _WINDOW = 0.00244, 0.00046 / 60
 """Dollars per explanation (claude-sonnet-5-5) and per simulated excerpt (gpt-6-luna), prefixes cached: cost.md."""
 _SEEDS = (
-    "The proposal and the intervals of `population` were chosen by looking at results of seed 0, the intervals not "
-    "looking at any other; under another seed the units, the text's splits and the samples are fresh."
+    "The proposal and the intervals of `population` were chosen by looking at results of seeds 0 and 101, and at real "
+    "units (`population_check`); under another seed the units, the text's splits and the samples are fresh."
 )
 _SAID = {
     "validity": "Share of units whose score falls when half of the predicted anchors are silenced (missing), or as "

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 
 from autointerp import estimation, statistics
-from autointerp.proposal import propose
+from autointerp.proposal import Proposal, propose
 from autointerp.records.anchors import AnchorSample, Totals
 from autointerp.scorers.population import ALLOCATION, Allocation
 from benchmarks.validity_world import WIDTH, SyntheticUnit, World
@@ -80,10 +80,41 @@ def balanced(world: World, unit: SyntheticUnit, rng: np.random.Generator, each: 
     return Excerpts(at, np.ones(len(at)), np.arange(len(at)) < len(active))
 
 
-def sampled(
-    world: World, unit: SyntheticUnit, explanation: str, rng: np.random.Generator, sizes: Allocation = ALLOCATION
-) -> tuple[np.ndarray, AnchorSample]:
-    """Anchors of the `population` protocol and their sample, drawn as its scorer draws them."""
+@dataclass(frozen=True, eq=False)
+class Design:
+    """The strata of the `population` protocol for one explanation, as its scorer makes them: to draw from again."""
+
+    world: World
+    """The text."""
+    unit: SyntheticUnit
+    """What is sampled."""
+    firing: tuple[np.ndarray, ...]
+    """Firing anchors of each stratum, the highest first."""
+    wanted: tuple[int, ...]
+    """Draws of each."""
+    proposal: Proposal
+    """Where false predictions are sought."""
+    sought: tuple[int, ...]
+    """Draws of each of its strata."""
+
+    def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, AnchorSample]:
+        """Anchors, and the sample that they are."""
+        pairs = zip(self.firing, self.wanted, strict=True)
+        parts = [rng.choice(part, size=n, replace=False) if n < len(part) else part for part, n in pairs]
+        for h, n in enumerate(self.sought):
+            drawn = self.proposal.draw(h, n, rng)
+            parts.append(drawn[~self.unit.fires[drawn]])
+        at = np.concatenate(parts)
+        truth = self.unit.truth
+        totals = Totals(self.world.n, int(self.unit.fires.sum()), float(truth.sum()), float((truth**2).sum()))
+        strata = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+        size = np.array([*map(len, self.firing), *self.proposal.sizes.tolist()], dtype=float)
+        taken = np.array([*self.wanted, *self.sought], dtype=float)
+        return at, AnchorSample(strata, self.world.cluster[at], truth[at], self.unit.fires[at], size, taken, totals)
+
+
+def design(world: World, unit: SyntheticUnit, explanation: str, sizes: Allocation = ALLOCATION) -> Design:
+    """Strata and draws for an explanation of the unit."""
     firing = np.flatnonzero(unit.fires)
     order = firing[np.argsort(-unit.truth[firing], kind="stable")]
     top, rest = order[: sizes.top], order[sizes.top :]
@@ -91,22 +122,12 @@ def sampled(
     counts = np.bincount(stratum.astype(np.int64), minlength=sizes.strata)
     squares = np.bincount(stratum.astype(np.int64), unit.truth[rest] ** 2, minlength=sizes.strata)
     wanted = estimation.allocate(counts, np.sqrt(counts * squares), sizes.firing - len(top), sizes.fewest)
-    parts = [top, *(rng.choice(rest[stratum == h], size=n, replace=False) for h, n in enumerate(wanted.tolist()))]
-    size = [len(top), *counts.tolist()]
     proposal = propose(
         explanation, unit.unigram, world.index, len(firing), strata=sizes.proposed, uniform=sizes.uniform
     )
-    taken = [len(part) for part in parts]
-    for h, n in enumerate(estimation.allocate(proposal.sizes, proposal.measure, sizes.silent, sizes.fewest).tolist()):
-        drawn = proposal.draw(h, n, rng)
-        parts.append(drawn[~unit.fires[drawn]])
-        size.append(int(proposal.sizes[h]))
-        taken.append(n)
-    at = np.concatenate(parts)
-    totals = Totals(world.n, len(firing), float(unit.truth.sum()), float((unit.truth**2).sum()))
-    strata = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    columns = (strata, world.cluster[at], unit.truth[at], unit.fires[at])
-    return at, AnchorSample(*columns, np.array(size, dtype=float), np.array(taken, dtype=float), totals)
+    sought = estimation.allocate(proposal.sizes, proposal.measure, sizes.silent, sizes.fewest)
+    parts = (top, *(rest[stratum == h] for h in range(sizes.strata)))
+    return Design(world, unit, parts, (len(top), *wanted.tolist()), proposal, tuple(sought.tolist()))
 
 
 def scaled(sizes: Allocation, factor: float) -> Allocation:
@@ -161,7 +182,7 @@ def scorer(world: World, unit: SyntheticUnit, rng: np.random.Generator) -> Score
         accuracy, detected = _classification(contexts.active, active >= 1)
         pairs = np.concatenate([marked_right, marked_wrong])
         fuzzed, _ = _classification(np.arange(len(pairs)) < len(marked_right), prediction[pairs] >= 1)
-        at, sample = sampled(world, unit, text, rng)
+        at, sample = design(world, unit, text).draw(rng)
         base = estimation.base_weights(sample)[None, :]
         ways = {
             "Pearson": (estimation.pearson, estimation.calibrated(sample, base)),

@@ -11,7 +11,7 @@ from benchmarks import metric_validity, validity_report
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, pd.DataFrame]:
-    sizes = metric_validity.Sizes(tokens=0, per_rule=1, per_density=1, draws=1, runs=14, null_runs=10)
+    sizes = metric_validity.Sizes(tokens=0, per_rule=1, per_density=1, draws=2, null_runs=10)
     return metric_validity.measure(sizes, seed=0)
 
 
@@ -30,10 +30,10 @@ def test_named_flaws_are_seen_by_samples_too(found: dict[str, pd.DataFrame]) -> 
 
 def test_every_table_and_figure_is_written(found: dict[str, pd.DataFrame], tmp_path: Path) -> None:
     """Markdown, one CSV per question, the figure in two forms; every metric has a line."""
-    text = validity_report.write(tmp_path, found, metric_validity.meta_auprc(found["ranking"]), "tiny", 1.0)
+    text = validity_report.write(tmp_path, found, metric_validity.meta_auprc(found["ranking"]), 0, "tiny")
     names = {path.name for path in tmp_path.iterdir()}
     assert {f"metric_validity.{suffix}" for suffix in ("md", "png", "svg")} < names
-    assert sum(name.endswith(".csv") for name in names) == 5
+    assert sum(name.endswith(".csv") for name in names) == 6
     assert set(found["labels"]["metric"]) <= set(pd.read_csv(tmp_path / "metric_validity_validity.csv")["metric"])
     assert all(metric in text for metric in set(found["density"]["metric"]))
 

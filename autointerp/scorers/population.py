@@ -182,17 +182,17 @@ class PopulationScorer:
 
     def _measures(self, trial: Trial, sample: AnchorSample, predicted: np.ndarray) -> dict[str, Measure | Undefined]:
         rng = np.random.default_rng(self.seed)
-        base = estimation.base_weights(sample)[None, :], estimation.replicates(sample, rng)
-        calibrated = estimation.calibrated(sample, base[0]), estimation.calibrated(sample, base[1])
+        plain = estimation.rows(sample, rng)
+        calibrated = estimation.calibrated(sample, plain)
         oracle = notation.quantise(sample.truth, trial.maximum, trial.top_level).astype(np.float64)
         measures: dict[str, Measure | Undefined] = {}
         for name, estimator in _ESTIMATORS.items():
-            weights = calibrated if estimator is estimation.pearson else base
-            found = estimation.interval(sample, predicted, estimator, *weights, rng, trial.top_level)
+            weights = calibrated if estimator is estimation.pearson else plain
+            found = estimation.interval(sample, predicted, estimator, weights, rng, trial.top_level)
             measures[name] = Measure(found.value, found.low, found.high)
             if name == HEADLINE:
                 measures["pearson_seen"] = Measure(found.value, found.low_seen, found.high)
-        ceiling = estimation.interval(sample, oracle, estimation.pearson, *calibrated, rng, trial.top_level)
+        ceiling = estimation.interval(sample, oracle, estimation.pearson, calibrated, rng, trial.top_level)
         measures["quantised_oracle_pearson"] = Measure(ceiling.value, ceiling.low_seen, ceiling.high)
         for name in REFERENCES:
             known = trial.references.get(name)

@@ -86,8 +86,8 @@ def test_a_census_is_exact_and_has_no_variance(seed: int) -> None:
     truth, prediction, strata = _population(seed)
     sample = _whole(truth, strata)
     rng = np.random.default_rng(seed)
-    weights = estimation.base_weights(sample)[None, :], estimation.replicates(sample, rng, 20)
-    found = [estimation.interval(sample, prediction, each, *weights, rng, 9) for each in ESTIMATORS]
+    weights = estimation.rows(sample, rng, 20)
+    found = [estimation.interval(sample, prediction, each, weights, rng, 9) for each in ESTIMATORS]
     assert found[0].value == pytest.approx(statistics.pearson(truth, prediction) or 0.0)
     positive, fires = prediction >= 0.5, truth > 0
     assert found[2].value == pytest.approx(2 * (positive & fires).sum() / (positive.sum() + fires.sum()))
@@ -106,7 +106,7 @@ def test_an_oracle_scores_one_whatever_was_drawn(seed: int, scale: float) -> Non
     sample = _sample(truth, strata, drawn)
     base = estimation.base_weights(sample)[None, :]
     for estimator, weights in ((estimation.pearson, estimation.calibrated(sample, base)), (estimation.auprc, base)):
-        assert estimator(sample, weights, scale * sample.truth, None)[0] == pytest.approx(1)
+        assert estimator(sample, weights, scale * sample.truth)[0] == pytest.approx(1)
 
 
 @settings(max_examples=25)
@@ -120,7 +120,7 @@ def test_the_order_of_draws_does_not_matter(seed: int) -> None:
     for parts in (drawn, [part[::-1] for part in drawn]):
         sample, at = _sample(truth, strata, parts), np.concatenate(parts)
         weights = estimation.calibrated(sample, estimation.base_weights(sample)[None, :])
-        values.append([float(each(sample, weights, prediction[at], None)[0]) for each in ESTIMATORS])
+        values.append([float(each(sample, weights, prediction[at])[0]) for each in ESTIMATORS])
     assert values[0] == pytest.approx(values[1])
 
 
@@ -178,19 +178,54 @@ def test_draws_of_one_document_are_resampled_together() -> None:
 
 @pytest.mark.parametrize("n", [12, 30])
 def test_no_false_positive_seen_is_bounded_as_by_clopper_and_pearson(n: int) -> None:
-    """The lower end is the correlation with a share of 1 - 0.025^(1/n) of the silent anchors predicted falsely."""
+    """The lower end is the correlation with a share of 1 - 0.05^(1/n) of the silent anchors predicted falsely: as the
+    upper end is where none is, that is the end of a one-sided interval."""
     anchors, fired = 100_000, 5
     truth = np.concatenate([np.arange(1.0, fired + 1), np.zeros(anchors - fired)])
     strata = np.repeat([0, 1], [fired, anchors - fired])
     sample = _sample(truth, strata, [np.arange(fired), fired + np.arange(n)])
     prediction = np.concatenate([np.full(fired, 5.0), np.zeros(n)])
     rng = np.random.default_rng(0)
-    weights = estimation.base_weights(sample)[None, :], estimation.replicates(sample, rng, 4000)
-    found = estimation.interval(sample, prediction, estimation.pearson, *weights, rng, 9)
-    false = round((1 - 0.025 ** (1 / n)) * (anchors - fired))
+    found = estimation.interval(sample, prediction, estimation.pearson, estimation.rows(sample, rng, 4000), rng, 9)
+    false = round((1 - 0.05 ** (1 / n)) * (anchors - fired))
     worst = np.where(np.arange(anchors) < fired + false, 5.0, 0.0)
     assert found.low == pytest.approx(statistics.pearson(truth, worst), rel=0.05)
-    assert found.low < found.low_seen <= found.value <= found.high
+    assert found.low < found.low_seen <= found.value
+    assert found.high == pytest.approx(found.value)
+
+
+def test_no_firing_seen_to_be_predicted_leaves_room_for_recall() -> None:
+    """The upper end of average precision is that of 1 - 0.05^(1/n) of the stratum being found, all others known."""
+    anchors, fired, n = 600, 200, 12
+    truth = np.concatenate([np.ones(fired), np.zeros(anchors - fired)])
+    strata = np.repeat([0, 1], [fired, anchors - fired])
+    sample = _sample(truth, strata, [np.arange(n), fired + np.arange(anchors - fired)])
+    rng = np.random.default_rng(0)
+    weights = estimation.rows(sample, rng, 4000)
+    found = estimation.interval(sample, np.zeros(len(sample.truth)), estimation.auprc, weights, rng, 9)
+    share, density = 1 - 0.05 ** (1 / n), fired / anchors
+    assert found.value == pytest.approx(density)
+    assert found.high == pytest.approx(share + (1 - share) * density, rel=0.05)
+
+
+@pytest.mark.parametrize("estimator", [estimation.pearson, estimation.auprc])
+def test_intervals_hold_the_truth(estimator: estimation.Estimator) -> None:
+    """Of 60 intervals of 95 % from samples of one population most hold its value, and not all do."""
+    rng = np.random.default_rng(3)
+    truth = np.concatenate([rng.gamma(2, 1, 400) + 0.1, np.zeros(3600)])
+    prediction = np.round(truth) * (rng.random(4000) < 0.7) + 2.0 * ((truth == 0) & (rng.random(4000) < 0.1))
+    strata = np.repeat([0, 1, 2], [400, 600, 3000])
+    whole = _sample(truth, strata, [np.flatnonzero(strata == h) for h in range(3)])
+    known = float(estimator(whole, estimation.base_weights(whole)[None, :], prediction)[0])
+    inside = 0
+    for _ in range(60):
+        drawn = [rng.choice(np.flatnonzero(strata == h), n, replace=False) for h, n in enumerate((30, 20, 20))]
+        sample = _sample(truth, strata, drawn)
+        weights = estimation.rows(sample, rng, 80)
+        weights = estimation.calibrated(sample, weights) if estimator is estimation.pearson else weights
+        found = estimation.interval(sample, prediction[np.concatenate(drawn)], estimator, weights, rng, 9)
+        inside += found.low <= known <= found.high
+    assert 52 <= inside <= 59
 
 
 def test_missing_draws_are_stood_for_by_their_stratum() -> None:

@@ -42,11 +42,11 @@ class Kept:
 
     def __init__(self, units: ArmUnits, anchors: Anchors, sizes: HarvestSizes, split: Split, keys: np.ndarray) -> None:
         n, kept = len(units.units), sizes.splits[split]
-        self._anchors, self._keys = anchors, keys
+        self._anchors, self._keys, self._once_per_window = anchors, keys, sizes.once_per_window
         self.top = BottomK(n, kept.top, anchors.width)
         """The windows with each unit's highest activations."""
         self.intervals = BottomK(n * sizes.n_intervals, kept.per_interval, anchors.width)
-        """Sampled windows of each (unit, interval)."""
+        """Sampled windows, or anchors, of each (unit, interval)."""
         self.planned = Planned.empty(anchors.width)
         """The random and out-of-context excerpts, once they are chosen."""
 
@@ -67,14 +67,17 @@ class Kept:
         return high
 
     def admit_intervals(self, part: Part, fired: Part, cell: np.ndarray) -> None:
-        """Second pass: keep the windows with the least hashes in each (unit, interval), the `cell` of each entry."""
+        """Second pass: keep the windows, or anchors, with the least hashes in each (unit, interval), the `cell` of each
+        entry."""
         if not self.intervals.keys.shape[1]:
             return
-        key = mixed(self._keys.take(fired.row) ^ fired.window.astype(np.uint64))
+        drawn = fired.window if self._once_per_window else fired.place
+        key = mixed(self._keys.take(fired.row) ^ drawn.astype(np.uint64))
         low = np.flatnonzero(key < self.intervals.bound.take(cell))
         low = low[self._anchors.fits[fired.window[low]]]
-        within = hashed(key[low], fired.position[low])
-        low = low[least_of_each(cell[low] * len(self._anchors.fits) + fired.window[low], within)]
+        if self._once_per_window:
+            within = hashed(key[low], fired.position[low])
+            low = low[least_of_each(cell[low] * len(self._anchors.fits) + fired.window[low], within)]
         chosen = fired.where(low)
         self.intervals.offer(cell[low], key[low], chosen.window, chosen.position, self._gather(part, chosen))
 

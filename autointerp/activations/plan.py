@@ -126,6 +126,9 @@ class HarvestSizes:
     """Tokens of an excerpt: the anchor and 4 either side (Bricken et al. 2023)."""
     centred: bool = True
     """Whether the anchor is in the middle; otherwise it is anywhere, so that its place tells nothing of the truth."""
+    once_per_window: bool = True
+    """Whether an interval's excerpts are of different windows, each as likely; otherwise anchors are drawn, each as
+    likely, so that an excerpt stands for the firing positions of the interval and not for its windows."""
     n_intervals: int = 12
     """Equal intervals of (0, explain maximum]."""
     pool: int = 256
@@ -148,13 +151,13 @@ class HarvestSizes:
     def union(cls, needs: "Sequence[HarvestSizes]") -> "HarvestSizes":
         """The least that holds all of `needs`; a sample is the beginning of any larger one of its kind.
 
-        Raises `ValueError` where they differ in their intervals or pool, or in the anchor's place in excerpts of the
-        same width, which cannot be joined.
+        Raises `ValueError` where they differ in their intervals or pool, or in how excerpts of the same width are drawn
+        and placed, which cannot be joined.
         """
         every = [width for need in needs for width in need.widths]
-        placed = {(width.excerpt_tokens, width.centred) for width in every}
-        if len({(width.n_intervals, width.pool) for width in every}) > 1 or len(placed) > len(dict(placed)):
-            raise ValueError(f"Harvests of different intervals, pools or places cannot be joined: {every}.")
+        drawn = {(width.excerpt_tokens, (width.centred, width.once_per_window)) for width in every}
+        if len({(width.n_intervals, width.pool) for width in every}) > 1 or len(drawn) > len(dict(drawn)):
+            raise ValueError(f"Harvests of different intervals, pools, draws or places cannot be joined: {every}.")
         widths: list[HarvestSizes] = []
         for tokens in sorted({width.excerpt_tokens for width in every}):
             same = [width for width in every if width.excerpt_tokens == tokens]

@@ -1,6 +1,6 @@
 """Detection and fuzzing of Paulo et al. 2025, "Automatically interpreting millions of features"."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from autointerp.activations.plan import HarvestSizes, SplitSizes
 from autointerp.protocols.monosemanticity_2023 import Monosemanticity2023
@@ -17,9 +17,11 @@ _FUZZING = SplitSizes(top=1, per_interval=4, random=0, out_of_context=0)
 
 
 def _beside_evidence(kept: SplitSizes) -> HarvestSizes:
-    """The harvest of the evidence, and wider contexts of the splits that are scored."""
-    nothing = replace(kept, per_interval=0, random=0, out_of_context=0)
-    wide = HarvestSizes(excerpt_tokens=_TOKENS, centred=False, explain=nothing, select=kept, score=kept)
+    """The harvest of the evidence, and wider contexts: those that are asked, and of the explain split those on which
+    the answers that need no explanation are fitted."""
+    wide = HarvestSizes(
+        excerpt_tokens=_TOKENS, centred=False, once_per_window=False, explain=kept, select=kept, score=kept
+    )
     return HarvestSizes.union([_EXPLAINED.harvest, wide])
 
 
@@ -30,8 +32,11 @@ _DETECTION_HARVEST, _FUZZING_HARVEST = _beside_evidence(_DETECTION), _beside_evi
 class Detection2025:
     """Which of 60 contexts of 32 tokens does the unit fire in? 24 positives, 18 random contexts, 18 hard negatives.
 
-    The published version assumes that contexts in which it was not found to fire are negative, explains from 40
-    contexts of 32 tokens, and has no hard negatives; contexts are as long as there.
+    Where it differs from the published version: that explains from 40 contexts of 32 tokens sampled by quantile, this
+    from the 49 excerpts of 9 tokens of `monosemanticity-2023`; that asks of 100 contexts in which the unit fires, 10 of
+    each decile of its activations, and of 100 others, this of 2 of each of 12 equal intervals and of 36 others; that
+    puts 5 in a call, this 10; that takes for negative what was not found to fire and has no hard negatives. Contexts
+    are as long. Here judges answer how certain they are, and yes begins at one half.
     """
 
     name: str = "detection"
@@ -56,7 +61,12 @@ class Detection2025:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fuzzing2025:
-    """Are the marked tokens of 48 contexts of 32 tokens those on which the unit fires? 24 true, 24 false."""
+    """Are the marked tokens of 48 contexts of 32 tokens those on which the unit fires? 24 true, 24 false.
+
+    Where it differs from the published version: evidence, items per call and answers as under `detection`; that asks
+    of 100 + 100 contexts, this of 2 + 2 of each of 12 equal intervals of the activation; false marks lie in contexts in
+    which the unit fires, as many as in truth, so that only their places can tell.
+    """
 
     name: str = "fuzzing"
     """What configurations and tables call it."""

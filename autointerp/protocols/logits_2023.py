@@ -18,7 +18,11 @@ class Logits2023:
     """50 promoted tokens of rank 11 to 60 against 50 random ones, from the explanation of `monosemanticity-2023`.
 
     The ten highest are left out, since the explainer has seen them. 50 more tokens as frequent as the promoted ones
-    are asked among them, for a second accuracy that frequency alone cannot raise.
+    are asked among them, for a second accuracy that frequency alone cannot raise. Where it differs from the published
+    version: that asks of ranks 10 to 60 and has no matched tokens, and yes or no, where this asks how certain it is and
+    takes yes from one half, 25 tokens in a call. `unigram`, which says yes to tokens on which the unit fires at a tenth
+    of its maximum, is fitted to nothing: no token outside the test is known to be promoted or not, so the lift over it
+    says little.
     """
 
     name: str = "logits-2023"

@@ -22,7 +22,11 @@ class Monosemanticity2023:
     """49 excerpts of 9 tokens explain a unit, 60 others are predicted from the explanation; levels 0 to 9.
 
     Scored by the Spearman correlation pooled over the 540 tokens. A unit with fewer than 20 excerpts of either kind
-    is dropped, with the reason.
+    is dropped, with the reason. Where it differs from the published version: language models predict 20 excerpts in a
+    call, not all 60 in one completion; the 8 demonstrations are our own, and answers are JSON of one digit a token
+    instead of tokens repeated with their values; explanations of more than 400 characters are rejected; the excerpts of
+    explaining and of predicting come from different documents; the top excerpts' weight, which the paper does not name,
+    is the highest interval's. Judges are whatever models are asked for, where the paper has Claude 2.
     """
 
     name: str = "monosemanticity-2023"

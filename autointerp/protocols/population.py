@@ -22,7 +22,7 @@ class Population:
     """The evidence of monosemanticity-2023; at most 120 excerpts of 9 tokens, of which only the anchor counts.
 
     Levels are 0 to 9. Scored by the Pearson correlation over every anchor of the score split, beside average precision
-    at natural density.
+    at natural density. A protocol of our own, published nowhere.
     """
 
     name: str = "population"

@@ -33,6 +33,17 @@ class Prediction:
     answer to a yes-or-no question is one number: the certainty of yes, 0 to 1; yes from one half."""
 
 
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What answers yes-or-no questions without an explanation, fitted on contexts of the explain split."""
+
+    cut: float
+    """Where the answer of `unigram` turns to yes, in (0, 1]. `bigram` is cut there too: in the explain split, which it
+    is the mean of, most pairs occur once, and it would tell what it has seen."""
+    place: int | None
+    """The place at which a mark speaks most for yes; None where nothing is marked."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Trial:
     """Items with their truth, which no simulator sees."""
@@ -68,6 +79,8 @@ class Trial:
     """Items of the calibrate split, on which predictions are rescaled and which are not scored; None for none."""
     anchors: Int32[np.ndarray, " item"] | None = None
     """Which token each item was drawn for, counted from 0; None where items are not drawn for a token."""
+    learnt: Learnt | None = None
+    """Of yes-or-no questions; None where the explain split has no contexts, or not both kinds, to fit it on."""
 
 
 @dataclass(frozen=True, slots=True)

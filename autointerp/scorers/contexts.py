@@ -4,6 +4,7 @@ Sources: Paulo, Mallen, Juang and Belrose, "Automatically interpreting millions 
 (arXiv 2410.13928), and what its critics found: truth comes from activations, never from how an item was drawn (P10).
 """
 
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,9 +31,11 @@ class DetectionScorer:
     again. Whatever it was drawn for, an item is positive where the unit fires in it; a top token's context in which it
     fires is no hard negative and is passed over. Strata that run out stay short.
 
-    In `auprc` every item counts for the contexts that it stands for, so that precision is that of running text: tokens
-    of the split, firing ones by interval and silent ones, are strata of known size. Hard negatives count for nothing
-    there, since nobody knows how many they stand for.
+    In `auprc` every item counts for the contexts that it stands for, one around each token of the split, so that
+    precision is that of running text: firing tokens by interval and silent ones are strata of known size, of which
+    tokens are drawn uniformly. It is approximate in that a context whose tokens occur more than once is asked once and
+    counts once, and that tokens of windows too short for a context are counted though none is drawn. Hard negatives
+    count for nothing there, since nobody knows how many they stand for.
     """
 
     tokens: int
@@ -54,25 +57,28 @@ class DetectionScorer:
         """A trial from the record's contexts; a `Failure` (``silent_in_score``, ``too_few_excerpts``) if it has few."""
         if silent := silent_or_few(record, self.split):
             return silent
-        chosen = distinct(record.excerpts_of(self.tokens, self.split))
-        drawn = [each for each in by_interval(chosen, self.per_interval) if each.group == "interval"]
+        asked = self._asked(record, self.split)
+        if len(asked) < FEWEST:
+            return Failure("pose", "too_few_excerpts", f"{len(asked)} {self.split} contexts; {FEWEST} are needed.")
+        return trial_of(record, asked, self._asked(record, "explain"), self.seed)
+
+    def score(self, trial: Trial, predictions: Sequence[Prediction | Failure]) -> Score:
+        """Every measure of `yes_no.MEASURES`."""
+        return score_trial(trial, predictions, self.answered, self.seed)
+
+    def _asked(self, record: UnitRecord, split: Split) -> list[Asked]:
+        chosen = candidates(record, self.tokens, split)
+        drawn = by_interval(chosen, self.per_interval)
         drawn += [each for each in chosen if each.group == "random"][: self.random]
         in_stratum = Counter(each.interval for each in drawn)
-        statistics = record.statistics[self.split]
+        statistics = record.statistics[split]
         sizes = (statistics.tokens - statistics.fired, *statistics.interval_counts)
         asked = [
             Asked(each, bool(firing(record, each).any()), each.group, sizes[each.interval] / in_stratum[each.interval])
             for each in drawn
         ]
         silent_tops = [e for e in chosen if e.group == "out_of_context" and not firing(record, e).any()]
-        asked += [Asked(each, positive=False, group="hard", weight=0.0) for each in silent_tops[: self.hard]]
-        if len(asked) < FEWEST:
-            return Failure("pose", "too_few_excerpts", f"{len(asked)} {self.split} contexts; {FEWEST} are needed.")
-        return trial_of(record, asked, self.seed)
-
-    def score(self, trial: Trial, predictions: Sequence[Prediction | Failure]) -> Score:
-        """Every measure of `yes_no.MEASURES`."""
-        return score_trial(trial, predictions, self.answered, self.seed)
+        return asked + [Asked(each, positive=False, group="hard", weight=0.0) for each in silent_tops[: self.hard]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +86,10 @@ class FuzzingScorer:
     """Asks of contexts in which the unit fires, with tokens marked, whether the marks are right.
 
     In a true item all tokens are marked on which it fires; in a false one as many others, drawn by the seed, so that
-    neither the context nor the number of marks tells. Each context is asked once. One with fewer silent than firing
-    tokens cannot be marked wrongly and is asked as a true item only. In `auprc` true and false items weigh as much, and
-    within either those of an interval as many firing tokens as the split has there.
+    neither the context nor the number of marks tells. A context with fewer silent than firing tokens could not be
+    marked wrongly, so none is asked of either kind. Each is asked once, the first of an interval as a true item, the
+    next as a false one, and so on. In `auprc` true and false items weigh as much, and within either those of an
+    interval as many firing tokens as the split has there: not a density of running text, in which nothing is marked.
     """
 
     tokens: int
@@ -100,31 +107,42 @@ class FuzzingScorer:
         """A trial from the record's contexts; a `Failure` (``silent_in_score``, ``too_few_excerpts``) if it has few."""
         if silent := silent_or_few(record, self.split):
             return silent
-        chosen = distinct(record.excerpts_of(self.tokens, self.split))
-        rng = np.random.default_rng([self.seed, record.unit.index, 1])
-        counts = record.statistics[self.split].interval_counts
-        asked: list[Asked] = []
-        for interval in range(N_INTERVALS, 0, -1):
-            here = [each for each in chosen if each.group == "interval" and each.interval == interval]
-            sides = (here[: 2 * self.per_interval : 2], here[1 : 2 * self.per_interval : 2])
-            for is_true, side in zip((True, False), sides, strict=True):
-                marked = [(each, marks(record, each, rng, is_true=is_true)) for each in side]
-                able = [(each, places) for each, places in marked if places]
-                weight = counts[interval - 1] / max(len(able), 1)
-                asked += [Asked(each, is_true, "interval", weight, places) for each, places in able]
+        asked = self._asked(record, self.split)
         if len(asked) < FEWEST:
             return Failure("pose", "too_few_excerpts", f"{len(asked)} {self.split} contexts; {FEWEST} are needed.")
-        return trial_of(record, _even(asked), self.seed)
+        return trial_of(record, asked, self._asked(record, "explain"), self.seed)
 
     def score(self, trial: Trial, predictions: Sequence[Prediction | Failure]) -> Score:
         """Every measure of `yes_no.MEASURES`."""
         return score_trial(trial, predictions, self.answered, self.seed)
 
+    def _asked(self, record: UnitRecord, split: Split) -> list[Asked]:
+        able = (e for e in candidates(record, self.tokens, split) if 2 * firing(record, e).sum() <= len(e.ids))
+        chosen = [each for each in able if each.group == "interval"]
+        rng = np.random.default_rng([self.seed, record.unit.index, zlib.crc32(split.encode())])
+        counts = record.statistics[split].interval_counts
+        asked: list[Asked] = []
+        for interval in range(N_INTERVALS, 0, -1):
+            here = [each for each in chosen if each.interval == interval]
+            sides = (here[: 2 * self.per_interval : 2], here[1 : 2 * self.per_interval : 2])
+            for is_true, side in zip((True, False), sides, strict=True):
+                weight = counts[interval - 1] / max(len(side), 1)
+                asked += [
+                    Asked(each, is_true, "interval", weight, marks(record, each, rng, is_true=is_true)) for each in side
+                ]
+        return _even(asked)
 
-def distinct(excerpts: Sequence[Excerpt]) -> list[Excerpt]:
-    """The first of those with the same tokens."""
+
+def candidates(record: UnitRecord, tokens: int, split: Split) -> list[Excerpt]:
+    """The contexts that may be asked, those of intervals first, the highest first; of those with the same tokens, one.
+
+    Top contexts are none: which token they were drawn for depends on rank. A highest activation is asked as any other
+    of its interval, so it must not be passed over for having been a top context too.
+    """
+    drawn = [each for each in record.excerpts_of(tokens, split) if each.group != "top"]
+    drawn.sort(key=lambda each: -each.interval if each.group == "interval" else 0)
     first: dict[tuple[int, ...], Excerpt] = {}
-    for each in excerpts:
+    for each in drawn:
         first.setdefault(each.ids, each)
     return list(first.values())
 
@@ -139,13 +157,11 @@ def by_interval(excerpts: Sequence[Excerpt], n: int) -> list[Excerpt]:
 
 
 def marks(record: UnitRecord, excerpt: Excerpt, rng: np.random.Generator, *, is_true: bool) -> tuple[int, ...]:
-    """Places of the tokens that fire, or of as many others; none where there are not as many."""
+    """Places of the tokens that fire, or of as many others, of which there must be as many."""
     fires = firing(record, excerpt)
     right, others = np.flatnonzero(fires), np.flatnonzero(~fires)
     if is_true:
         return tuple(right.tolist())
-    if len(others) < len(right):
-        return ()
     return tuple(np.sort(rng.choice(others, size=len(right), replace=False)).tolist())
 
 

@@ -5,11 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from autointerp.activations.sampling import Anchors
+from autointerp.protocols.contexts import Fuzzing2025
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.trial import Measure, Prediction, Score, Trial, Undefined
-from autointerp.records.unit import Excerpt, Group, SplitStatistics, UnitRecord
+from autointerp.records.unit import Excerpt, Group, Split, SplitStatistics, UnitRecord
 from autointerp.scorers.contexts import DetectionScorer, FuzzingScorer
 from autointerp.scorers.resamples import average_precision
+from autointerp.scorers.yes_no import NOT_FITTED, best_cut
+from sae.corpus.windows import Windows
 from tests.autointerp import synthetic
 
 WIDTH = 32
@@ -18,15 +22,17 @@ EXPLANATION = Explanation("x", "y")
 DETECTION, FUZZING = DetectionScorer(tokens=WIDTH), FuzzingScorer(tokens=WIDTH)
 
 
-def context(number: int, group: Group, interval: int, firing: int, rng: np.random.Generator) -> Excerpt:
-    """32 tokens of which `firing` fire, the anchor among them where it has an interval."""
+def context(
+    number: int, group: Group, interval: int, firing: int, rng: np.random.Generator, place: int = 16
+) -> Excerpt:
+    """32 tokens of which `firing` fire, the anchor at `place` among them where it has an interval."""
     activations = np.zeros(WIDTH)
-    others = rng.permutation(np.delete(np.arange(WIDTH), 16))
-    places = [16, *others[: firing - 1]] if interval else others[:firing]
+    others = rng.permutation(np.delete(np.arange(WIDTH), place))
+    places = [place, *others[: firing - 1]] if interval else others[:firing]
     activations[places] = 1.0
     return Excerpt(
         window=number, start=0, cluster=number, ids=tuple(rng.integers(500, size=WIDTH).tolist()),
-        tokens=tuple(f"t{i}" for i in range(WIDTH)), activations=tuple(activations.tolist()), anchor=16, group=group,
+        tokens=tuple(f"t{i}" for i in range(WIDTH)), activations=tuple(activations.tolist()), anchor=place, group=group,
         interval=interval,
     )  # fmt: skip
 
@@ -40,6 +46,16 @@ def record(random_positives: int = 3, firing: int = 4, out_of_context: int = 30)
     statistics = SplitStatistics(TOKENS, sum(COUNTS), 6.0, 0.05, COUNTS)
     unit = replace(synthetic.record(), statistics={"explain": statistics, "score": statistics, "select": statistics})
     return replace(unit, wider={WIDTH: {"score": tuple(found), "select": tuple(found[:40])}})
+
+
+def told_by_tokens(mean: float) -> UnitRecord:
+    """A unit that fires on token 700 and on no other, and whose mean there is `mean`, of a maximum of 6."""
+    unit = record()
+    found = tuple(
+        replace(each, ids=tuple(700 if fires else id_ for id_, fires in zip(each.ids, each.activations, strict=True)))
+        for each in unit.wider[WIDTH]["score"]
+    )
+    return replace(unit, wider={WIDTH: {"score": found, "explain": found}}, token_means={700: mean})
 
 
 def posed(scorer: DetectionScorer | FuzzingScorer, unit: UnitRecord) -> Trial:
@@ -159,10 +175,82 @@ def test_fuzzing_marks_all_firing_tokens_or_as_many_others() -> None:
     assert (trial.weights[trial.truth[:, 0] > 0].sum(), trial.weights.sum()) == pytest.approx((1.0, 2.0))
 
 
-def test_contexts_that_mostly_fire_are_never_marked_wrongly() -> None:
-    """With more firing than silent tokens there are only true items."""
-    trial = posed(FUZZING, record(firing=20))
-    assert trial.truth.all()
+def test_p12_contexts_that_mostly_fire_are_asked_of_neither_kind() -> None:
+    """They cannot be marked wrongly; were they asked as true items alone, the number of marks would tell."""
+    unit, rng = record(), np.random.default_rng(1)
+    dense = [context(300 + i, "interval", 1 + i // 2, 20, rng) for i in range(24)]
+    both = replace(unit, wider={WIDTH: {"score": (*dense, *unit.wider[WIDTH]["score"])}})
+    trial = posed(FUZZING, both)
+    assert trial.truth.sum() == len(trial.items) / 2 == 24
+    assert {len(item.marked) for item in trial.items} == {4}
+    alone = record(firing=20)
+    failure = FUZZING.pose(alone, EXPLANATION, synthetic.OneUnit(alone))
+    assert isinstance(failure, Failure)
+    assert failure.kind == "too_few_excerpts"
+
+
+@pytest.mark.parametrize("mean", [0.05, 3.0])
+def test_a_token_table_answers_as_well_as_it_can_whatever_its_scale(mean: float) -> None:
+    """Of a unit of one token it knows all, be the mean a hundredth of the maximum; the cut comes from explain alone."""
+    unit = told_by_tokens(mean)
+    asked = unit.wider[WIDTH]["score"]
+    turned = tuple(replace(each, activations=each.activations[::-1]) for each in asked)
+    for scorer in (DETECTION, FUZZING):
+        trial = posed(scorer, unit)
+        score = scored(scorer, trial, np.zeros(len(trial.items)))
+        assert value(score, "unigram_balanced_accuracy") == value(score, "unigram_auprc") == 1.0
+        assert (
+            posed(scorer, replace(unit, wider={WIDTH: {**unit.wider[WIDTH], "score": turned}})).learnt == trial.learnt
+        )
+
+
+def test_where_no_context_explains_the_table_has_no_yes_and_still_its_order() -> None:
+    """Balanced accuracy needs a cut, which is never taken from the items that are asked; AUPRC needs none."""
+    unit = told_by_tokens(0.05)
+    for scorer in (DETECTION, FUZZING):
+        trial = posed(scorer, replace(unit, wider={WIDTH: {"score": unit.wider[WIDTH]["score"]}}))
+        score = scored(scorer, trial, np.zeros(len(trial.items)))
+        assert score.measures["unigram_balanced_accuracy"] == score.measures["anchor_balanced_accuracy"] == NOT_FITTED
+        assert value(score, "unigram_auprc") == 1.0
+
+
+def test_the_best_cut_is_in_the_middle_of_the_gap_and_a_useless_table_says_no() -> None:
+    """Ties between cuts go to the lowest; where all values are the same, yes is never said."""
+    says, positive = np.array([0.1, 0.2, 0.6, 0.9]), np.array([False, False, True, True])
+    assert best_cut(says, positive) == pytest.approx(0.4)
+    assert best_cut(says, ~positive) == best_cut(np.zeros(4), positive) == 1.0
+
+
+@pytest.mark.parametrize("centred", [True, Fuzzing2025().harvest.wider[0].centred])
+def test_p12_the_place_of_the_marks_tells_nothing_as_contexts_are_harvested(*, centred: bool) -> None:
+    """Were contexts centred on their anchor, its place would tell most of the truth without any explanation."""
+    none = np.zeros(400, dtype=np.int32)
+    windows = Windows(np.zeros((400, 128), dtype=np.int32), none + 128, none, none, 0)
+    anchors, rng = Anchors(windows, WIDTH, centred=centred), np.random.default_rng(3)
+    reached: list[float] = []
+    for _ in range(8):
+        found: dict[Split, tuple[Excerpt, ...]] = {}
+        for split in ("explain", "score"):
+            window, position = (rng.integers(n, size=48).astype(np.int32) for n in (400, 128))
+            at = (position - anchors.start(window, position)).tolist()
+            found[split] = tuple(context(i, "interval", 1 + i // 4, 2, rng, place) for i, place in enumerate(at))
+        trial = posed(FUZZING, replace(record(), wider={WIDTH: found}))
+        reached.append(value(scored(FUZZING, trial, np.zeros(48)), "anchor_balanced_accuracy"))
+    assert np.mean(reached) > 0.75 if centred else abs(np.mean(reached) - 0.5) < 0.05
+
+
+def test_the_highest_activation_can_be_asked() -> None:
+    """A context that is also a top one is asked for its interval, and of two intervals' contexts the higher is kept."""
+    unit = record()
+    found = unit.wider[WIDTH]["score"]
+    best = [each for each in found if each.group == "interval" and each.interval == 12]
+    tops = tuple(replace(each, group="top") for each in best)
+    low = tuple(replace(each, interval=1, anchor=0) for each in best)
+    both = replace(unit, wider={WIDTH: {"score": (*tops, *low, *found)}})
+    for scorer in (DETECTION, FUZZING):
+        for trial in (posed(scorer, both), posed(scorer, unit)):
+            assert (trial.intervals == 12).sum() == (2 if scorer is DETECTION else 4)
+            assert tuple(best[0].ids) in {tuple(ids) for ids in trial.ids.tolist()}
 
 
 def test_average_precision_with_weights_is_that_of_the_repeated_sample() -> None:
@@ -179,14 +267,14 @@ def test_average_precision_with_weights_is_that_of_the_repeated_sample() -> None
 
 def test_token_tables_answer_too_and_documents_have_their_influence() -> None:
     """`bigram` knows what `unigram` does not, where a source gives it; influences add up to nothing."""
-    unit = record()
+    unit = told_by_tokens(1.0)
     trial = posed(DETECTION, unit)
     score = scored(DETECTION, trial, np.arange(len(trial.items)) % 3 / 2)
     assert 0 <= value(score, "unigram_balanced_accuracy") <= 1
     assert isinstance(score.measures["bigram_balanced_accuracy"], Undefined)
     pairs = tuple(replace(each, bigram=each.activations) for each in unit.wider[WIDTH]["score"])
     for scorer in (DETECTION, FUZZING):
-        told = posed(scorer, replace(unit, wider={WIDTH: {"score": pairs}}))
+        told = posed(scorer, replace(unit, wider={WIDTH: {**unit.wider[WIDTH], "score": pairs}}))
         assert value(scored(scorer, told, np.zeros(len(told.items))), "bigram_balanced_accuracy") == 1.0
     assert score.influence is not None
     for changes in score.influence.changes.values():

@@ -14,6 +14,7 @@ from autointerp.activations.passes import interval_of
 from autointerp.activations.plan import SPLITS, ArmUnits, HarvestSizes, SplitSizes
 from autointerp.activations.store import Store
 from autointerp.records.unit import Excerpt, Split, UnitRecord
+from sae.corpus.windows import Windows
 from tests.autointerp.harvests import SMALL, VOCABULARY, World, batches_of, world
 
 SEEDS = range(4)
@@ -209,6 +210,30 @@ def test_token_means_are_those_of_the_whole_explain_split(harvested: list[tuple[
             mean = values.astype(np.float64).mean() if len(values) else 0.0
             assert (token in record.token_means) == bool(values.any())
             assert record.token_means.get(token, 0.0) == pytest.approx(mean, abs=1e-6)
+
+
+@pytest.mark.parametrize(("once_per_window", "share"), [(True, 0.1), (False, 10 / 19)])
+def test_an_interval_is_sampled_over_its_windows_or_over_its_anchors(
+    tmp_path: Path, *, once_per_window: bool, share: float
+) -> None:
+    """Of 10 windows one has 10 anchors and each other one: by windows it is drawn one time in 10, by anchors in 2."""
+    n, (explain, score) = 400, (SPLITS.index(name) for name in ("explain", "score"))
+    tokens, none = np.arange(11 * 12, dtype=np.int32).reshape(11, 12) % VOCABULARY, np.arange(11, dtype=np.int32)
+    windows = Windows(tokens, np.full(11, 12, dtype=np.int32), none, 0 * none, 0)
+    dense = np.zeros((11, 12, n), dtype=np.float32)
+    dense[:, 6] = dense[1, 1:11] = 1.0
+    one = SplitSizes(top=1, per_interval=1, random=0, out_of_context=0)
+    sizes = HarvestSizes(
+        excerpt_tokens=5, n_intervals=4, pool=5, explain=one, score=one, once_per_window=once_per_window
+    )
+    units = ArmUnits(np.arange(n), tuple(map(str, range(n))), np.zeros(n))
+    made = World(
+        windows, np.array([explain] + [score] * 10, dtype=np.int8), none, {"features": dense}, {"features": units}
+    )
+    store = dataclasses.replace(made, sizes=sizes).harvest(tmp_path)
+    drawn = [e for unit in store.units for e in _group(store.record(unit), "score", "interval")]
+    assert len(drawn) == n
+    assert abs(np.mean([each.window == 1 for each in drawn]) - share) < 4 * np.sqrt(share * (1 - share) / n)
 
 
 def test_unit_that_fires_only_in_score_has_its_firings_in_the_last_interval(tmp_path: Path) -> None:

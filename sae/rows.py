@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sae.architectures.weights import Trained
@@ -14,6 +14,7 @@ from sae.config import TrainingRecipe
 from sae.corpus.windows import Windows
 from sae.errors import UserError
 from sae.formats.saelens import SaeMetadata
+from sae.ranks import ALONE, Ranks
 from sae.sites import Site
 from sae.subject import Subject
 from sae.trainee import TrainLog
@@ -47,10 +48,12 @@ def sweep(
     on_log: Callable[[TrainLog], None] = lambda _: None,
     metadata: SaeMetadata | None = None,
     resume: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Mapping[str, Trained]:
     """Train several dictionaries in one pass over the activations; see `sae.trainer.sweep_on`.
 
     Windows come in a seeded order, and in a new one each time they have all been seen. BOS and padding are left out.
+    Each of several ranks reads its own documents.
     """
     metadata = dataclasses.replace(
         metadata or SaeMetadata(),
@@ -59,9 +62,18 @@ def sweep(
         context=windows.context,
         prepend_bos=windows.first == 1,
     )
-    rows = partial(activation_rows, subject, site, windows, next(iter(recipes.values())).seed)
+    own = windows.select(shard(windows, ranks))
+    rows = partial(activation_rows, subject, site, own, next(iter(recipes.values())).seed)
     source = {"subject": subject.digest, "site": site.name, "windows": len(windows), "tokens": windows.n_tokens}
-    return sweep_on(rows, recipes, out, on_log=on_log, metadata=metadata, source=source, resume=resume)
+    return sweep_on(rows, recipes, out, on_log=on_log, metadata=metadata, source=source, resume=resume, ranks=ranks)
+
+
+def shard(windows: Windows, ranks: Ranks) -> Bool[np.ndarray, " window"]:
+    """Which windows are this rank's: documents are dealt out to the ranks by length, longest first."""
+    lengths = np.bincount(windows.document, windows.length)
+    owner = np.empty(len(lengths), dtype=np.int64)
+    owner[np.argsort(-lengths, kind="stable")] = np.arange(len(lengths)) % ranks.count
+    return owner[windows.document] == ranks.rank
 
 
 def activation_rows(
@@ -72,7 +84,9 @@ def activation_rows(
     Every pass over the windows has its own order, drawn from `seed` and the number of the pass.
     """
     if not windows.n_tokens:
-        raise UserError("There are no tokens to train on.", do="Give a larger corpus or a shorter context.")
+        raise UserError(
+            "There are no tokens to train on.", do="Give a larger corpus, a shorter context or fewer processes."
+        )
     pieces = -(-len(windows) // _WINDOWS_AT_ONCE)
     number, first = divmod(start, pieces)
     while True:

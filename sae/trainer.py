@@ -19,6 +19,7 @@ from sae.config import TrainingRecipe
 from sae.errors import UserError
 from sae.formats.saelens import SaeMetadata
 from sae.pool import Pool, Rows
+from sae.ranks import ALONE, Ranks
 from sae.trainee import Trainee, TrainLog
 
 _METRICS = "metrics.jsonl"
@@ -57,6 +58,7 @@ def sweep_on(
     metadata: SaeMetadata | None = None,
     source: Mapping[str, Any] | None = None,
     resume: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Mapping[str, Trained]:
     """Train a dictionary per recipe on the same batches of `rows`, which must not end before the run does.
 
@@ -70,10 +72,17 @@ def sweep_on(
     bit for bit, as if it had not stopped. `source` says what `rows` come from: a checkpoint from another source or
     with other recipes is refused.
 
+    Several `ranks` share every batch evenly: `rows` are this rank's own, and all get the same dictionaries. `tokens`
+    and `batch` of a recipe are totals, so that it means the same on any number of ranks; but BatchTopK's units compete
+    within a rank's part of a batch. The first rank logs and writes, all others only their pool in a checkpoint, which
+    another number of ranks refuses. A signal to any rank stops all after the same step; a second one is ignored,
+    because torchrun repeats them.
+
     Raises `UserError` where `out` already holds an autoencoder, the stream ends, the loss is not finite or diverges,
     or memory or disk run out; it names the last checkpoint.
     """
     first = _agreed(recipes)
+    share = ranks.share(first)
     if all((out / name / "cfg.json").exists() for name in recipes):
         raise UserError(f"{out} already holds an autoencoder.", do="Choose another directory, or remove it.")
     place = find_checkpoint(out)
@@ -84,42 +93,44 @@ def sweep_on(
         "source": dict(source or {}),
         "recipes": {name: dataclasses.asdict(recipe) for name, recipe in recipes.items()},
     }
-    with _explained(out), _stop_signal() as stopped:
+    with _explained(out), _stop_signal(patient=ranks.count > 1) as stopped:
         if place is None:
-            size = first.batch * min(first.pool_batches, first.steps)
-            pool = Pool(rows, size=size, batch=first.batch, seed=first.seed)
-            trainees = [Trainee.new(name, recipe, pool.rows) for name, recipe in recipes.items()]
+            size = share.batch * min(first.pool_batches, first.steps)
+            pool = Pool(rows, size=size, batch=share.batch, seed=first.seed)
+            trainees = [Trainee.new(name, recipe, pool.rows, ranks) for name, recipe in recipes.items()]
         else:
             device = next(rows(0)).device
-            pool, trainees = read_checkpoint(place, recipes, rows, identity, device)
-        begun = [_MetricsFile(out / trainee.name, trainee) for trainee in trainees]
+            pool, trainees = read_checkpoint(place, recipes, rows, identity, device, ranks)
+        files = {each.name: _MetricsFile(out / each.name, each) for each in trainees if ranks.first}
 
         def save() -> None:
-            write_checkpoint(out, trainees, pool, identity, metadata)
+            write_checkpoint(out, trainees, pool, identity, metadata, ranks)
 
         while trainees[0].done < first.steps:
-            logs = _one_batch(trainees, pool, begun)
+            logs = _one_batch(trainees, pool, files)
             try:
                 for log in logs:
                     on_log(log)
             except KeyboardInterrupt:
                 stopped.set()
-            if stopped.is_set():
+            if ranks.any(stopped.is_set()):
                 save()
                 raise KeyboardInterrupt
             if trainees[0].due(first.checkpoint_every) and trainees[0].done < first.steps:
                 save()
         finished = {each.name: each.save(out / each.name, metadata, pool.rows) for each in trainees}
-        remove_checkpoints(out)
+        if ranks.first:
+            remove_checkpoints(out)
         return finished
 
 
-def _one_batch(trainees: Sequence[Trainee], pool: Pool, files: Sequence["_MetricsFile"]) -> list[TrainLog]:
+def _one_batch(trainees: Sequence[Trainee], pool: Pool, files: Mapping[str, "_MetricsFile"]) -> list[TrainLog]:
+    """Train on a batch; what is new in the log, on the rank that has `files`."""
     batch, logs = pool.draw(), list[TrainLog]()
-    for trainee, file in zip(trainees, files, strict=True):
+    for trainee in trainees:
         log = trainee.advance(batch, pool.rows)
-        if log is not None:
-            file.write(log)
+        if log is not None and trainee.name in files:
+            files[trainee.name].write(log)
             logs.append(log)
     return logs
 
@@ -149,15 +160,18 @@ class _MetricsFile:
 
 
 @contextmanager
-def _stop_signal() -> Generator[threading.Event]:
-    """Set by the first SIGINT or SIGTERM, so that a step is never cut in two; the second one interrupts at once."""
+def _stop_signal(*, patient: bool) -> Generator[threading.Event]:
+    """Set by the first SIGINT or SIGTERM, so that a step is never cut in two.
+
+    The second one interrupts at once, unless the run is `patient`.
+    """
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stopped
         return
 
     def stop(_number: int, _frame: FrameType | None) -> None:
-        if stopped.is_set():
+        if stopped.is_set() and not patient:
             raise KeyboardInterrupt
         stopped.set()
 

@@ -54,12 +54,13 @@ def train(config: TrainConfig) -> int:
     with joined(device) as ranks:
         subject = load_subject(subject_path(config.subject), device=device, dtype=config.dtype)
         site = subject.site(config.site)
-        spec, wanted = config.corpus, 2 * tokens
+        spec, wanted = config.corpus, 2 * tokens // config.passes
         corpus = load_corpus(spec, config.text_column, wanted, subject.tokenizer, config.context, config.seed)
         if ranks.first:
             say_corpus(corpus, terminal.say)
         where = (subject, site, explain_windows(corpus))
         run = partial(sweep, *where, recipes, config.out, resume=config.resume, ranks=ranks)
+        run = partial(run, cache=config.cache_activations)
         trained = _watched(config, tokens, run, ranks)
     if not ranks.first:
         return 0
@@ -78,6 +79,8 @@ def train(config: TrainConfig) -> int:
 
 def _train_planted(config: TrainConfig, recipes: Mapping[str, TrainingRecipe], device: str) -> int:
     """Train on vectors with a known dictionary, measure against it, write both into `config.out`."""
+    if config.cache_activations is not None:
+        raise UserError("Planted vectors are not cached.", do="Leave --cache-activations out.", usage=True)
     planted = plant(parse_planting(config.subject), config.seed)
     metadata = SaeMetadata(subject=config.subject)
     source = {"planting": dataclasses.asdict(planted.planting), "seed": planted.seed}

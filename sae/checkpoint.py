@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sae.config import TrainingRecipe
-from sae.errors import UserError
+from sae.errors import UserError, differences
 from sae.formats.saelens import SaeMetadata
 from sae.pool import Pool, PoolState, Rows
 from sae.ranks import Ranks
@@ -80,7 +80,7 @@ def read_checkpoint(
             "Each has its own documents, pool and place in them.",
             f"Start it with torchrun --nproc-per-node {count}." if count > 1 else "Start it without torchrun.",
         )
-    if different := list(_differences("", values["identity"], json.loads(json.dumps(identity)))):
+    if different := differences(values["identity"], json.loads(json.dumps(identity))):
         raise UserError(
             f"{place} belongs to another run: {'; '.join(different)}.",
             do="Repeat the command that began it, with --resume, or choose another directory.",
@@ -103,13 +103,6 @@ def remove_checkpoints(out: Path, *, keep: Path | None = None) -> None:
     for path in out.glob(f"{_PREFIX}*"):
         if path != keep:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _differences(name: str, then: Any, now: Any) -> list[str]:
-    if isinstance(then, dict) and isinstance(now, dict):
-        keys = sorted({*then, *now})
-        return [line for key in keys for line in _differences(f"{name} {key}".strip(), then.get(key), now.get(key))]
-    return [] if then == now else [f"{name} was {then}, now {now}"]
 
 
 def _save_pool(place: Path, state: PoolState, ranks: Ranks) -> None:

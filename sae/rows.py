@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sae.architectures.weights import Trained
+from sae.cache import WINDOWS_AT_ONCE, ActivationCache, window_order
 from sae.config import TrainingRecipe
 from sae.corpus.windows import Windows
 from sae.errors import UserError
@@ -19,8 +20,6 @@ from sae.sites import Site
 from sae.subject import Subject
 from sae.trainee import TrainLog
 from sae.trainer import sweep_on
-
-_WINDOWS_AT_ONCE = 64
 
 
 def train(
@@ -49,11 +48,13 @@ def sweep(
     metadata: SaeMetadata | None = None,
     resume: bool = False,
     ranks: Ranks = ALONE,
+    cache: Path | None = None,
 ) -> Mapping[str, Trained]:
     """Train several dictionaries in one pass over the activations; see `sae.trainer.sweep_on`.
 
     Windows come in a seeded order, and in a new one each time they have all been seen. BOS and padding are left out.
-    Each of several ranks reads its own documents.
+    Each of several ranks reads its own documents. With `cache`, activations are stored there as they are first
+    computed, and read from there afterwards: of several ranks, each in a directory of its own in it.
     """
     metadata = dataclasses.replace(
         metadata or SaeMetadata(),
@@ -63,7 +64,12 @@ def sweep(
         prepend_bos=windows.first == 1,
     )
     own = windows.select(shard(windows, ranks))
-    rows = partial(activation_rows, subject, site, own, next(iter(recipes.values())).seed)
+    seed = next(iter(recipes.values())).seed
+    stored = None
+    if cache is not None:
+        place = cache if ranks.count == 1 else cache / f"rank-{ranks.rank}-of-{ranks.count}"
+        stored = ActivationCache(place, subject, site, own, seed)
+    rows = partial(activation_rows, subject, site, own, seed, cache=stored)
     source = {"subject": subject.digest, "site": site.name, "windows": len(windows), "tokens": windows.n_tokens}
     return sweep_on(rows, recipes, out, on_log=on_log, metadata=metadata, source=source, resume=resume, ranks=ranks)
 
@@ -77,7 +83,13 @@ def shard(windows: Windows, ranks: Ranks) -> Bool[np.ndarray, " window"]:
 
 
 def activation_rows(
-    subject: Subject, site: Site, windows: Windows, seed: int, start: int = 0
+    subject: Subject,
+    site: Site,
+    windows: Windows,
+    seed: int,
+    start: int = 0,
+    *,
+    cache: ActivationCache | None = None,
 ) -> Iterator[Float[Tensor, "token d_in"]]:
     """The site's activations at the positions that count, without end, from piece `start` on.
 
@@ -87,11 +99,11 @@ def activation_rows(
         raise UserError(
             "There are no tokens to train on.", do="Give a larger corpus, a shorter context or fewer processes."
         )
-    pieces = -(-len(windows) // _WINDOWS_AT_ONCE)
+    pieces = -(-len(windows) // WINDOWS_AT_ONCE)
     number, first = divmod(start, pieces)
     while True:
-        order = np.random.default_rng([seed, number]).permutation(len(windows))
+        order = window_order(len(windows), seed, number)
         for piece in range(first, pieces):
-            begin = piece * _WINDOWS_AT_ONCE
-            yield subject.rows(site, windows.select(order[begin : begin + _WINDOWS_AT_ONCE]))
+            index = order[piece * WINDOWS_AT_ONCE : (piece + 1) * WINDOWS_AT_ONCE]
+            yield subject.rows(site, windows.select(index)) if cache is None else cache.rows(index)
         number, first = number + 1, 0

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from sae.architectures.weights import Trained
 from sae.checkpoint import find_checkpoint, read_checkpoint, remove_checkpoints, write_checkpoint
@@ -190,8 +191,9 @@ def _explained(out: Path) -> Generator[None]:
         yield
     except UserError as error:
         raise UserError(str(error), _kept(out)) from error
-    except (MemoryError, torch.OutOfMemoryError, RuntimeError, OSError) as error:
+    except (MemoryError, torch.OutOfMemoryError, RuntimeError, OSError, SafetensorError) as error:
         if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or _NO_SPACE in str(error):
+            remove_checkpoints(out, keep=find_checkpoint(out))  # the one that did not fit
             raise UserError(f"The disk is full: {error}.", _kept(out), "Make room and repeat with --resume.") from error
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not _says(error, _NO_MEMORY):
             raise

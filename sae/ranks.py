@@ -95,7 +95,7 @@ class Ranks:
         seen = torch.cat([result.fired.new_tensor([result.mse, result.penalty], dtype=torch.float32), result.fired])
         self.mean([*tensors, seen])
         mse, penalty = seen[:2].tolist()
-        return StepResult(mse + penalty, mse, penalty, seen[2:] > 0, result.activations)
+        return dataclasses.replace(result, loss=mse + penalty, mse=mse, penalty=penalty, fired=seen[2:] > 0)
 
 
 ALONE = Ranks()

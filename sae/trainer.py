@@ -83,7 +83,6 @@ def sweep_on(
     or memory or disk run out; it names the last checkpoint.
     """
     first = _agreed(recipes)
-    share = ranks.share(first)
     if all((out / name / "cfg.json").exists() for name in recipes):
         raise UserError(f"{out} already holds an autoencoder.", do="Choose another directory, or remove it.")
     place = find_checkpoint(out)
@@ -96,9 +95,7 @@ def sweep_on(
     }
     with _explained(out), _stop_signal(patient=ranks.count > 1) as stopped:
         if place is None:
-            size = share.batch * min(first.pool_batches, first.steps)
-            pool = Pool(rows, size=size, batch=share.batch, seed=first.seed)
-            trainees = [Trainee.new(name, recipe, pool.rows, ranks) for name, recipe in recipes.items()]
+            pool, trainees = _begin(rows, recipes, ranks)
         else:
             device = next(rows(0)).device
             pool, trainees = read_checkpoint(place, recipes, rows, identity, device, ranks)
@@ -123,6 +120,13 @@ def sweep_on(
         if ranks.first:
             remove_checkpoints(out)
         return finished
+
+
+def _begin(rows: Rows, recipes: Mapping[str, TrainingRecipe], ranks: Ranks) -> tuple[Pool, list[Trainee]]:
+    first = next(iter(recipes.values()))
+    batch = ranks.share(first).batch
+    pool = Pool(rows, size=batch * min(first.pool_batches, first.steps), batch=batch, seed=first.seed)
+    return pool, [Trainee.new(name, recipe, pool.rows, ranks) for name, recipe in recipes.items()]
 
 
 def _one_batch(trainees: Sequence[Trainee], pool: Pool, files: Mapping[str, "_MetricsFile"]) -> list[TrainLog]:

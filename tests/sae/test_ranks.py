@@ -142,7 +142,7 @@ def test_another_number_of_processes_does_not_go_on(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"by 1 process, and this is a run of 2[\s\S]*without torchrun"):
         sweep_on(rows, {"": recipe}, tmp_path, resume=True, ranks=Ranks(1, 2))
     with pytest.raises(UserError, match="A batch of 8 cannot be shared by 3 processes"):
-        sweep_on(rows, {"": recipe}, tmp_path, resume=True, ranks=Ranks(0, 3))
+        sweep_on(rows, {"": recipe}, tmp_path / "new", ranks=Ranks(0, 3))
 
 
 def test_every_document_is_read_by_one_rank_and_lengths_are_alike() -> None:

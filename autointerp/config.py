@@ -136,7 +136,11 @@ class TrainConfig(BaseModel):
     """Features. Several, such as `512,2048,8k`, train a dictionary each in one pass over the activations; so do
     several of `k`, `l1`, `l0` and `seeds`, in every combination, each in a directory of its own."""
     tokens: str = "2M"
-    """Tokens to train on, such as `500k`, `2M` or `1000000`; the corpus is repeated as often as needed."""
+    """Tokens to train on, of all processes together, such as `500k` or `2M`; the corpus is repeated where needed."""
+    passes: int = Field(default=1, ge=1)
+    """Times that the corpus is read: as much less of it is taken."""
+    cache_activations: Path | None = None
+    """Directory that keeps the activations for later passes and runs; worth its room where the subject is slow."""
     k: str | None = None
     """Features per token (`topk`, `batchtopk`); default the recipe's."""
     l1: str | None = None

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from autointerp.arms import explain_windows
@@ -21,6 +22,7 @@ from sae.formats.saelens import SaeMetadata
 from sae.metrics import DictionaryMetrics, evaluate_dictionary
 from sae.pretrain import PretrainLog, SubjectRecipe, train_tokenizer
 from sae.pretrain import train_subject as pretrain
+from sae.ranks import Ranks, joined
 from sae.recipes import training_recipe
 from sae.rows import sweep
 from sae.subject import load_subject
@@ -41,19 +43,27 @@ _CHARACTERS = 3
 
 
 def train(config: TrainConfig) -> int:
-    """Train on the explain split, evaluate on the score split, write both into `config.out`."""
-    recipes = recipes_of(config)
+    """Train on the explain split, evaluate on the score split, write both into `config.out`.
+
+    Of several processes that torchrun started, all train together, and the first one does the rest.
+    """
+    recipes, device = recipes_of(config), choose_device(config.device)
     if is_synthetic(config.subject):
-        return _train_planted(config, recipes)
+        return _train_planted(config, recipes, device)
     tokens = next(iter(recipes.values())).tokens
-    subject = load_subject(subject_path(config.subject), device=choose_device(config.device), dtype=config.dtype)
-    site = subject.site(config.site)
-    corpus = load_corpus(config.corpus, config.text_column, 2 * tokens, subject.tokenizer, config.context, config.seed)
-    say_corpus(corpus, terminal.say)
-    windows = explain_windows(corpus)
-    trained = _watched(
-        config, tokens, lambda log: sweep(subject, site, windows, recipes, config.out, on_log=log, resume=config.resume)
-    )
+    with joined(device) as ranks:
+        subject = load_subject(subject_path(config.subject), device=device, dtype=config.dtype)
+        site = subject.site(config.site)
+        spec, wanted = config.corpus, 2 * tokens // config.passes
+        corpus = load_corpus(spec, config.text_column, wanted, subject.tokenizer, config.context, config.seed)
+        if ranks.first:
+            say_corpus(corpus, terminal.say)
+        where = (subject, site, explain_windows(corpus))
+        run = partial(sweep, *where, recipes, config.out, resume=config.resume, ranks=ranks)
+        run = partial(run, cache=config.cache_activations)
+        trained = _watched(config, tokens, run, ranks)
+    if not ranks.first:
+        return 0
     held_out = score_windows(corpus, _EVALUATED, config.seed)
     values = dict[str, dict[str, object]]()
     for name, dictionary in trained.items():
@@ -67,18 +77,20 @@ def train(config: TrainConfig) -> int:
     return _print_all(values, config.format)
 
 
-def _train_planted(config: TrainConfig, recipes: Mapping[str, TrainingRecipe]) -> int:
+def _train_planted(config: TrainConfig, recipes: Mapping[str, TrainingRecipe], device: str) -> int:
     """Train on vectors with a known dictionary, measure against it, write both into `config.out`."""
+    if config.cache_activations is not None:
+        raise UserError("Planted vectors are not cached.", do="Leave --cache-activations out.", usage=True)
     planted = plant(parse_planting(config.subject), config.seed)
-    rows, metadata = planted.rows(choose_device(config.device)), SaeMetadata(subject=config.subject)
+    metadata = SaeMetadata(subject=config.subject)
     source = {"planting": dataclasses.asdict(planted.planting), "seed": planted.seed}
-
-    def run(on_log: Callable[[TrainLog], None]) -> Mapping[str, Trained]:
-        return sweep_on(
-            rows, recipes, config.out, on_log=on_log, metadata=metadata, source=source, resume=config.resume
-        )
-
-    trained = _watched(config, next(iter(recipes.values())).tokens, run)
+    with joined(device) as ranks:
+        rows = planted.rows(device, ranks)
+        run = partial(sweep_on, rows, recipes, config.out, resume=config.resume, ranks=ranks)
+        run = partial(run, metadata=metadata, source=source)
+        trained = _watched(config, next(iter(recipes.values())).tokens, run, ranks)
+    if not ranks.first:
+        return 0
     values = dict[str, dict[str, object]]()
     for name, dictionary in trained.items():
         metrics = evaluate_truth(on_device(dictionary, "cpu"), planted.directions, planted.held_out(_PLANTED))
@@ -91,9 +103,11 @@ def _train_planted(config: TrainConfig, recipes: Mapping[str, TrainingRecipe]) -
 
 
 def _watched(
-    config: TrainConfig, tokens: int, run: Callable[[Callable[[TrainLog], None]], Mapping[str, Trained]]
+    config: TrainConfig, tokens: int, run: Callable[..., Mapping[str, Trained]], ranks: Ranks
 ) -> Mapping[str, Trained]:
-    """What `run` trains, with a progress line; stopped, it says how to go on."""
+    """What `run` trains, with a progress line of the first rank; stopped, it says how to go on."""
+    if not ranks.first:
+        return run()
     with terminal.stage("train", tokens, "tokens") as advance:
 
         def on_log(log: TrainLog) -> None:
@@ -102,7 +116,7 @@ def _watched(
             advance(log.tokens, f"{log.name}  {text}" if log.name else text)
 
         try:
-            return run(on_log)
+            return run(on_log=on_log)
         except KeyboardInterrupt:
             terminal.say(f"What is done so far is in {config.out}; repeat the command with --resume to go on.")
             raise

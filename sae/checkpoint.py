@@ -1,8 +1,8 @@
 """A run on disk: everything it needs to go on as if it had never stopped.
 
-``checkpoint-TOKENS/`` holds the pool, and for every dictionary of the run its weights, Adam's moments, schedules,
-statistics and generators, in safetensors and JSON; beside them the same dictionaries in SAELens format, usable as they
-are. A checkpoint is written under another name and renamed, so that one with this name is whole.
+``checkpoint-TOKENS/`` holds every rank's pool, and for every dictionary of the run its weights, Adam's moments,
+schedules, statistics and generators, in safetensors and JSON; beside them the same dictionaries in SAELens format,
+usable as they are. A checkpoint is written under another name and renamed, so that one with this name is whole.
 """
 
 import json
@@ -17,42 +17,42 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sae.config import TrainingRecipe
-from sae.errors import UserError
+from sae.errors import UserError, differences
 from sae.formats.saelens import SaeMetadata
 from sae.pool import Pool, PoolState, Rows
+from sae.ranks import Ranks
 from sae.trainee import Trainee
 
 _PREFIX, _PARTIAL = "checkpoint-", ".partial"
-_STATE, _POOL = "state.json", "pool.safetensors"
+_STATE, _POOL = "state.json", "pool-{}"
 
 
 def write_checkpoint(
-    out: Path, trainees: Sequence[Trainee], pool: Pool, identity: Mapping[str, Any], metadata: SaeMetadata
-) -> Path:
-    """Save everything in ``out/checkpoint-TOKENS``, then remove the checkpoints before it."""
+    out: Path, trainees: Sequence[Trainee], pool: Pool, identity: Mapping[str, Any], metadata: SaeMetadata, ranks: Ranks
+) -> None:
+    """Save everything in ``out/checkpoint-TOKENS``, then remove the checkpoints before it.
+
+    Every rank writes its own pool there, so that `out` must be the same directory for all.
+    """
     place = out / f"{_PREFIX}{trainees[0].tokens}"
     partial = place.with_name(place.name + _PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    state = pool.state()
-    _save(partial / _POOL, {"rows": state.rows, "rest": state.rest, "order": state.order})
+    if ranks.first:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    ranks.wait()
+    _save_pool(partial, pool.state(), ranks)
+    ranks.wait()
+    if not ranks.first:
+        return
     for trainee in trainees:
         trainee.save(partial / trainee.name, metadata)
         _save(partial / trainee.name / "state.safetensors", trainee.tensors())
-    values = {
-        "identity": identity,
-        "pool": {"taken": state.taken, "rng": state.rng},
-        "trainees": {trainee.name: trainee.numbers() for trainee in trainees},
-    }
-    with (partial / _STATE).open("w", encoding="utf-8") as file:
-        json.dump(values, file)
-        file.flush()
-        os.fsync(file.fileno())
+    trained = {trainee.name: trainee.numbers() for trainee in trainees}
+    _save_values(partial / _STATE, {"identity": identity, "ranks": ranks.count, "trainees": trained})
     if place.exists():
         shutil.rmtree(place)
     partial.replace(place)
     remove_checkpoints(out, keep=place)
-    return place
 
 
 def find_checkpoint(out: Path) -> Path | None:
@@ -62,21 +62,37 @@ def find_checkpoint(out: Path) -> Path | None:
 
 
 def read_checkpoint(
-    place: Path, recipes: Mapping[str, TrainingRecipe], rows: Rows, identity: Mapping[str, Any], device: torch.device
+    place: Path,
+    recipes: Mapping[str, TrainingRecipe],
+    rows: Rows,
+    identity: Mapping[str, Any],
+    device: torch.device,
+    ranks: Ranks,
 ) -> tuple[Pool, list[Trainee]]:
-    """The pool and the dictionaries as they were. Raises `UserError` where `identity` is not the checkpoint's."""
+    """This rank's pool and the dictionaries as they were.
+
+    Raises `UserError` where `identity` or the number of ranks is not the checkpoint's.
+    """
     values = json.loads((place / _STATE).read_text("utf-8"))
-    if different := list(_differences("", values["identity"], json.loads(json.dumps(identity)))):
+    if (count := values["ranks"]) != ranks.count:
+        raise UserError(
+            f"{place} was written by {count} process{'es' * (count > 1)}, and this is a run of {ranks.count}.",
+            "Each has its own documents, pool and place in them.",
+            f"Start it with torchrun --nproc-per-node {count}." if count > 1 else "Start it without torchrun.",
+        )
+    if different := differences(values["identity"], json.loads(json.dumps(identity))):
         raise UserError(
             f"{place} belongs to another run: {'; '.join(different)}.",
             do="Repeat the command that began it, with --resume, or choose another directory.",
         )
-    tensors = _load(place / _POOL, device)
-    state = PoolState(tensors["rows"], tensors["rest"], tensors["order"], **values["pool"])
-    first = next(iter(recipes.values()))
+    name = _POOL.format(ranks.rank)
+    tensors, numbers = _load(place / f"{name}.safetensors", device), json.loads((place / f"{name}.json").read_text())
+    state = PoolState(tensors["rows"], tensors["rest"], tensors["order"], **numbers)
+    first = ranks.share(next(iter(recipes.values())))
     pool = Pool(rows, size=len(state.rows), batch=first.batch, seed=first.seed, state=state)
+    trained = values["trainees"]
     trainees = [
-        Trainee.restored(name, recipe, _load(place / name / "state.safetensors", device), values["trainees"][name])
+        Trainee.restored(name, recipe, _load(place / name / "state.safetensors", device), trained[name], ranks)
         for name, recipe in recipes.items()
     ]
     return pool, trainees
@@ -89,11 +105,17 @@ def remove_checkpoints(out: Path, *, keep: Path | None = None) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _differences(name: str, then: Any, now: Any) -> list[str]:
-    if isinstance(then, dict) and isinstance(now, dict):
-        keys = sorted({*then, *now})
-        return [line for key in keys for line in _differences(f"{name} {key}".strip(), then.get(key), now.get(key))]
-    return [] if then == now else [f"{name} was {then}, now {now}"]
+def _save_pool(place: Path, state: PoolState, ranks: Ranks) -> None:
+    name = _POOL.format(ranks.rank)
+    _save(place / f"{name}.safetensors", {"rows": state.rows, "rest": state.rest, "order": state.order})
+    _save_values(place / f"{name}.json", {"taken": state.taken, "rng": state.rng})
+
+
+def _save_values(file: Path, values: Mapping[str, Any]) -> None:
+    with file.open("w", encoding="utf-8") as opened:
+        json.dump(values, opened)
+        opened.flush()
+        os.fsync(opened.fileno())
 
 
 def _save(file: Path, tensors: Mapping[str, Tensor]) -> None:

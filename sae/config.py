@@ -91,9 +91,9 @@ class TrainingRecipe:
     d_sae: int = 4096
     """Units."""
     tokens: int = 50_000_000
-    """Activation vectors to train on."""
+    """Activation vectors to train on, by all processes together."""
     batch: int = 4096
-    """Activation vectors per step."""
+    """Activation vectors per step, of all processes together."""
     learning_rate: float = 1e-3
     """Adam's, at its peak."""
     betas: tuple[float, float] = (0.9, 0.999)

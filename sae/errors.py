@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 _MOST_SHOWN = 40
 """Valid values that a message can list."""
@@ -27,3 +28,11 @@ def nearest(wrong: str, valid: Iterable[str]) -> str:
     if len(choices) > _MOST_SHOWN:
         return f"There are {len(choices):,} valid ones, such as {', '.join(choices[:3])}."
     return f"Valid: {', '.join(choices)}." if choices else ""
+
+
+def differences(then: Any, now: Any, name: str = "") -> list[str]:
+    """What two JSON values differ in, such as ``recipe seed was 0, now 1``."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        keys = sorted({*then, *now})
+        return [line for key in keys for line in differences(then.get(key), now.get(key), f"{name} {key}".strip())]
+    return [] if then == now else [f"{name} was {then}, now {now}"]

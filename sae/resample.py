@@ -23,10 +23,10 @@ def dead_units(last_fired: Int64[Tensor, " unit"], step: int, window: int) -> In
 @torch.no_grad()
 def sample_losses(
     weights: Weights, recipe: TrainingRecipe, inputs: Float[Tensor, "token d_in"], weight: float
-) -> Float[np.ndarray, " token"]:
+) -> Float[Tensor, " token"]:
     """The current loss of every input, in float64."""
     parts = [input_losses(weights, recipe, part, weight) for part in inputs.split(_ROWS_AT_ONCE)]
-    return torch.cat(parts).double().cpu().numpy()
+    return torch.cat(parts).double()
 
 
 def choose_inputs(

@@ -15,15 +15,16 @@ from sae.architectures.weights import Weights
 from sae.config import L1, BatchTopK, JumpRelu, Precision, TopK, TrainingRecipe
 from sae.dense import DensePass
 from sae.outcome import StepResult, gradient
+from sae.ranks import ALONE, Ranks
 from sae.sparse import SparsePass
 
 
 class Step:
     """Changes weights in place, one batch at a time. Owns the gradients, the buffers and Adam."""
 
-    def __init__(self, weights: Weights, recipe: TrainingRecipe) -> None:
-        self.weights = weights
-        self.recipe = recipe
+    def __init__(self, weights: Weights, recipe: TrainingRecipe, ranks: Ranks = ALONE) -> None:
+        self.weights, self.ranks = weights, ranks
+        self.recipe = recipe = ranks.share(recipe)
         self.trained = weights.trained(recipe.sparsity)
         for tensor in self.trained:
             tensor.grad = torch.zeros_like(tensor)
@@ -44,13 +45,14 @@ class Step:
         learning_rate: float,
         dead: Int64[Tensor, " dead"] | None = None,
     ) -> StepResult:
-        """Train on one batch of `inputs`, centred and scaled already.
+        """Train on one batch of `inputs`, or this rank's part of it, centred and scaled already.
 
         `weight` is that of the sparsity penalty, `dead` the units that the auxiliary loss trains. Where the loss is
         not finite, no weight changes.
         """
         with matmul_precision(self.recipe.precision):
             result = self.backward(inputs, weight, dead)
+        result = self.ranks.agree(result, self._different())
         if not math.isfinite(result.loss):
             return result
         for group in self.optimizer.param_groups:
@@ -78,6 +80,11 @@ class Step:
                 return dense(inputs, weight)
             case SparsePass() as sparse:
                 return sparse(inputs, dead)
+
+    def _different(self) -> list[Tensor]:
+        """What ranks make of their parts of a batch: the gradients and, for BatchTopK, the running threshold."""
+        running = [self.weights.threshold] if isinstance(self.recipe.sparsity, BatchTopK) else []
+        return [*map(gradient, self.trained), *running]
 
     def _gradient_norm(self) -> Tensor:
         norms = [torch.linalg.vector_norm(gradient(tensor)) for tensor in self.trained]

@@ -15,6 +15,7 @@ from torch import Tensor
 from sae.architectures.initial import unit_rows
 from sae.errors import UserError, nearest
 from sae.pool import Rows
+from sae.ranks import ALONE, Ranks
 
 PREFIX = "synthetic:"
 Kind = Literal["independent", "zipf", "correlated", "hierarchical"]
@@ -68,9 +69,9 @@ class Planted:
     seed: int
     """Of the directions and of all vectors."""
 
-    def rows(self, device: str = "cpu") -> Rows:
-        """An endless stream of vectors on `device` to train on; see `sae.pool.Rows`."""
-        return partial(self._stream, device)
+    def rows(self, device: str = "cpu", ranks: Ranks = ALONE) -> Rows:
+        """An endless stream of vectors on `device` to train on; see `sae.pool.Rows`. Ranks take its pieces in turn."""
+        return partial(self._stream, device, ranks)
 
     def held_out(self, n: int) -> Iterator[tuple[Float[Tensor, "token d"], Float[Tensor, "token feature"]]]:
         """`n` vectors that `rows` never gives, with the activations that they were made of, piece by piece."""
@@ -79,8 +80,8 @@ class Planted:
             left = n - number * _PIECE
             yield x[:left], truth[:left]
 
-    def _stream(self, device: str, start: int) -> Iterator[Float[Tensor, "token d"]]:
-        for number in count(start):
+    def _stream(self, device: str, ranks: Ranks, start: int) -> Iterator[Float[Tensor, "token d"]]:
+        for number in count(start * ranks.count + ranks.rank, ranks.count):
             yield self._piece(_TRAIN, number)[0].to(device)
 
     def _piece(self, split: int, number: int) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from sae.dictionary import Dictionary
 from sae.errors import UserError
 from sae.formats.saelens import SaeMetadata, save_saelens
 from sae.outcome import StepResult, count_above
+from sae.ranks import ALONE, Ranks
 from sae.resample import choose_inputs, dead_units, reset_moments, revive, sample_losses
 from sae.step import Step, matmul_precision, ramp
 
@@ -64,11 +65,16 @@ class TrainLog:
 
 
 class Trainee:
-    """Learns from one batch at a time. `advance` and `tensors` are all that the trainer's loop and checkpoints need."""
+    """Learns from one batch at a time. `advance` and `tensors` are all that the trainer's loop and checkpoints need.
 
-    def __init__(self, name: str, recipe: TrainingRecipe, weights: Weights, inputs: Inputs) -> None:
-        self.name, self.recipe, self.weights, self.inputs = name, recipe, weights, inputs
-        self.step = Step(weights, recipe)
+    All it holds is the same on every rank; only what it is given to learn from differs.
+    """
+
+    def __init__(
+        self, name: str, recipe: TrainingRecipe, weights: Weights, inputs: Inputs, ranks: Ranks = ALONE
+    ) -> None:
+        self.name, self.recipe, self.weights, self.inputs, self.ranks = name, recipe, weights, inputs, ranks
+        self.step = Step(weights, recipe, ranks)
         self.rng = np.random.default_rng(recipe.seed)
         self.done = 0
         """Steps taken."""
@@ -81,19 +87,23 @@ class Trainee:
         self._logged = (0, time.monotonic())
 
     @classmethod
-    def new(cls, name: str, recipe: TrainingRecipe, rows: Float[Tensor, "token d_in"]) -> "Trainee":
-        """Before its first step; `rows` are activations to start from."""
-        sample = rows[:_SAMPLE]
+    def new(
+        cls, name: str, recipe: TrainingRecipe, rows: Float[Tensor, "token d_in"], ranks: Ranks = ALONE
+    ) -> "Trainee":
+        """Before its first step; `rows` are activations to start from, as many on every rank."""
+        sample = ranks.gather(rows[: _SAMPLE // ranks.count])
         inputs = input_transform(recipe, sample)
-        return cls(name, recipe, initial_weights(recipe, inputs(sample)), inputs)
+        return cls(name, recipe, initial_weights(recipe, inputs(sample)), inputs, ranks)
 
     @property
     def tokens(self) -> int:
-        """Vectors trained on."""
+        """Vectors trained on, by all ranks together."""
         return self.done * self.recipe.batch
 
     def advance(self, batch: Float[Tensor, "token d_in"], pool: Float[Tensor, "waiting d_in"]) -> TrainLog | None:
         """One step on `batch`, and new directions from `pool` where they are due; a log record where that is.
+
+        Several ranks give their parts of the batch and their own pools.
 
         Raises `UserError` where the loss is not finite; the weights are then those before `batch`.
         """
@@ -133,15 +143,17 @@ class Trainee:
     def save(
         self, directory: Path, metadata: SaeMetadata, pool: Float[Tensor, "waiting d_in"] | None = None
     ) -> Trained:
-        """Write the autoencoder in SAELens format, with its firing rates on `pool`, and return it."""
+        """Write the autoencoder in SAELens format, with its firing rates on `pool` (every rank's), and return it."""
         finished = self.dictionary()
         metadata = dataclasses.replace(metadata, training=dataclasses.asdict(self.recipe))
         rate = None
         if pool is not None:
             with matmul_precision(self.recipe.precision):
                 rate = firing_rate(finished, pool)
+            self.ranks.mean([rate])
             metadata = dataclasses.replace(metadata, l0=rate.sum().item(), dead=len(self.dead()))
-        save_saelens(directory, finished, metadata, firing_rate=rate)
+        if self.ranks.first:
+            save_saelens(directory, finished, metadata, firing_rate=rate)
         return finished
 
     def tensors(self) -> dict[str, Tensor]:
@@ -165,12 +177,17 @@ class Trainee:
 
     @classmethod
     def restored(
-        cls, name: str, recipe: TrainingRecipe, tensors: dict[str, Tensor], numbers: dict[str, Any]
+        cls,
+        name: str,
+        recipe: TrainingRecipe,
+        tensors: dict[str, Tensor],
+        numbers: dict[str, Any],
+        ranks: Ranks = ALONE,
     ) -> "Trainee":
         """What `tensors` and `numbers` were taken from."""
         four = (tensors[name] for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold"))
         weights = Weights(*four, pre_encoder_bias=recipe.pre_encoder_bias)
-        trainee = cls(name, recipe, weights, Inputs(tensors["centre"], numbers["scale"]))
+        trainee = cls(name, recipe, weights, Inputs(tensors["centre"], numbers["scale"]), ranks)
         for i, tensor in enumerate(trainee.step.trained):
             keys = ("step", "exp_avg", "exp_avg_sq")
             found = {key: tensors[f"adam.{i}.{key}"] for key in keys if f"adam.{i}.{key}" in tensors}
@@ -197,22 +214,35 @@ class Trainee:
 
     def _resample(self, pool: Tensor, weight: float) -> None:
         units = self.dead()
-        sample = self.rng.permutation(len(pool))[: self.recipe.resample_inputs]
+        sample = self.rng.permutation(len(pool))[: -(-self.recipe.resample_inputs // self.ranks.count)]
         inputs = self.inputs(pool[torch.from_numpy(sample).to(units.device)])
         with matmul_precision(self.recipe.precision):
             losses = sample_losses(self.weights, self.recipe, inputs, weight)
-        losses[(inputs == 0).all(1).cpu().numpy()] = 0
+        losses[(inputs == 0).all(1)] = 0
+        losses = self.ranks.gather(losses).cpu().numpy()
         chosen = torch.from_numpy(choose_inputs(losses, len(units), self.rng)).to(units.device)
         units = units[: len(chosen)]
-        revive(self.weights, self.recipe.sparsity, units, inputs[chosen])
+        revive(self.weights, self.recipe.sparsity, units, self._chosen(inputs, chosen))
         reset_moments(self.step.optimizer, self.weights, self.recipe.sparsity, units)
         self.last_fired[units] = self.done
         if len(units):
             self._resampled = self.done
 
+    def _chosen(
+        self, inputs: Float[Tensor, "own d_in"], chosen: Int64[Tensor, " chosen"]
+    ) -> Float[Tensor, "chosen d_in"]:
+        """Those at `chosen` among the inputs of all ranks, each given by the rank that has it."""
+        own = chosen // len(inputs) == self.ranks.rank
+        rows = inputs.new_zeros(len(chosen), inputs.shape[1])
+        rows[own] = inputs[chosen[own] % len(inputs)]
+        self.ranks.sum([rows])
+        return rows
+
     def _log(self, inputs: Tensor, result: StepResult, learning_rate: float) -> TrainLog:
         elements = self.recipe.elements(self.weights.d_in)
-        variance = (inputs - inputs.mean(0)).square().sum(1).mean().item() / elements
+        mean = inputs.mean(0)
+        self.ranks.mean([mean])
+        variance = self.ranks.average((inputs - mean).square().sum(1).mean().item()) / elements
         fvu = result.mse / variance if variance else math.nan
         if fvu > _DIVERGED:
             raise UserError(
@@ -229,7 +259,7 @@ class Trainee:
             loss=result.loss,
             mse=result.mse,
             penalty=result.penalty,
-            l0=count_above(result.activations) / len(inputs),
+            l0=self.ranks.average(count_above(result.activations) / len(inputs)),
             fvu=fvu,
             dead=len(self.dead()),
             ultra_low=self._ultra_low,

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from sae.architectures.weights import Trained
 from sae.checkpoint import find_checkpoint, read_checkpoint, remove_checkpoints, write_checkpoint
@@ -19,6 +20,7 @@ from sae.config import TrainingRecipe
 from sae.errors import UserError
 from sae.formats.saelens import SaeMetadata
 from sae.pool import Pool, Rows
+from sae.ranks import ALONE, Ranks
 from sae.trainee import Trainee, TrainLog
 
 _METRICS = "metrics.jsonl"
@@ -57,6 +59,7 @@ def sweep_on(
     metadata: SaeMetadata | None = None,
     source: Mapping[str, Any] | None = None,
     resume: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Mapping[str, Trained]:
     """Train a dictionary per recipe on the same batches of `rows`, which must not end before the run does.
 
@@ -69,6 +72,12 @@ def sweep_on(
     With `resume`, the run goes on from the checkpoint in `out`, if there is one, and on a CPU gives the same weights,
     bit for bit, as if it had not stopped. `source` says what `rows` come from: a checkpoint from another source or
     with other recipes is refused.
+
+    Several `ranks` share every batch evenly: `rows` are this rank's own, and all get the same dictionaries. `tokens`
+    and `batch` of a recipe are totals, so that it means the same on any number of ranks; but BatchTopK's units compete
+    within a rank's part of a batch. The first rank logs and writes, all others only their pool in a checkpoint, which
+    another number of ranks refuses. A signal to any rank stops all after the same step; a second one is ignored,
+    because torchrun repeats them.
 
     Raises `UserError` where `out` already holds an autoencoder, the stream ends, the loss is not finite or diverges,
     or memory or disk run out; it names the last checkpoint.
@@ -84,42 +93,49 @@ def sweep_on(
         "source": dict(source or {}),
         "recipes": {name: dataclasses.asdict(recipe) for name, recipe in recipes.items()},
     }
-    with _explained(out), _stop_signal() as stopped:
+    with _explained(out), _stop_signal(patient=ranks.count > 1) as stopped:
         if place is None:
-            size = first.batch * min(first.pool_batches, first.steps)
-            pool = Pool(rows, size=size, batch=first.batch, seed=first.seed)
-            trainees = [Trainee.new(name, recipe, pool.rows) for name, recipe in recipes.items()]
+            pool, trainees = _begin(rows, recipes, ranks)
         else:
             device = next(rows(0)).device
-            pool, trainees = read_checkpoint(place, recipes, rows, identity, device)
-        begun = [_MetricsFile(out / trainee.name, trainee) for trainee in trainees]
+            pool, trainees = read_checkpoint(place, recipes, rows, identity, device, ranks)
+        files = {each.name: _MetricsFile(out / each.name, each) for each in trainees if ranks.first}
 
         def save() -> None:
-            write_checkpoint(out, trainees, pool, identity, metadata)
+            write_checkpoint(out, trainees, pool, identity, metadata, ranks)
 
         while trainees[0].done < first.steps:
-            logs = _one_batch(trainees, pool, begun)
+            logs = _one_batch(trainees, pool, files)
             try:
                 for log in logs:
                     on_log(log)
             except KeyboardInterrupt:
                 stopped.set()
-            if stopped.is_set():
+            if ranks.any(stopped.is_set()):
                 save()
                 raise KeyboardInterrupt
             if trainees[0].due(first.checkpoint_every) and trainees[0].done < first.steps:
                 save()
         finished = {each.name: each.save(out / each.name, metadata, pool.rows) for each in trainees}
-        remove_checkpoints(out)
+        if ranks.first:
+            remove_checkpoints(out)
         return finished
 
 
-def _one_batch(trainees: Sequence[Trainee], pool: Pool, files: Sequence["_MetricsFile"]) -> list[TrainLog]:
+def _begin(rows: Rows, recipes: Mapping[str, TrainingRecipe], ranks: Ranks) -> tuple[Pool, list[Trainee]]:
+    first = next(iter(recipes.values()))
+    batch = ranks.share(first).batch
+    pool = Pool(rows, size=batch * min(first.pool_batches, first.steps), batch=batch, seed=first.seed)
+    return pool, [Trainee.new(name, recipe, pool.rows, ranks) for name, recipe in recipes.items()]
+
+
+def _one_batch(trainees: Sequence[Trainee], pool: Pool, files: Mapping[str, "_MetricsFile"]) -> list[TrainLog]:
+    """Train on a batch; what is new in the log, on the rank that has `files`."""
     batch, logs = pool.draw(), list[TrainLog]()
-    for trainee, file in zip(trainees, files, strict=True):
+    for trainee in trainees:
         log = trainee.advance(batch, pool.rows)
-        if log is not None:
-            file.write(log)
+        if log is not None and trainee.name in files:
+            files[trainee.name].write(log)
             logs.append(log)
     return logs
 
@@ -149,15 +165,18 @@ class _MetricsFile:
 
 
 @contextmanager
-def _stop_signal() -> Generator[threading.Event]:
-    """Set by the first SIGINT or SIGTERM, so that a step is never cut in two; the second one interrupts at once."""
+def _stop_signal(*, patient: bool) -> Generator[threading.Event]:
+    """Set by the first SIGINT or SIGTERM, so that a step is never cut in two.
+
+    The second one interrupts at once, unless the run is `patient`.
+    """
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stopped
         return
 
     def stop(_number: int, _frame: FrameType | None) -> None:
-        if stopped.is_set():
+        if stopped.is_set() and not patient:
             raise KeyboardInterrupt
         stopped.set()
 
@@ -176,8 +195,9 @@ def _explained(out: Path) -> Generator[None]:
         yield
     except UserError as error:
         raise UserError(str(error), _kept(out)) from error
-    except (MemoryError, torch.OutOfMemoryError, RuntimeError, OSError) as error:
+    except (MemoryError, torch.OutOfMemoryError, RuntimeError, OSError, SafetensorError) as error:
         if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or _NO_SPACE in str(error):
+            remove_checkpoints(out, keep=find_checkpoint(out))  # the one that did not fit
             raise UserError(f"The disk is full: {error}.", _kept(out), "Make room and repeat with --resume.") from error
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not _says(error, _NO_MEMORY):
             raise

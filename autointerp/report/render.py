@@ -18,6 +18,7 @@ from autointerp.matching import Matched
 from autointerp.records.trial import Undefined
 from autointerp.report.grid import Grid, as_markdown, as_table
 from autointerp.report.grids import grids
+from autointerp.report.measured import WORDS
 from autointerp.report.verdict import verdict
 from autointerp.statistics import Estimate
 
@@ -121,11 +122,11 @@ def _ledger_cells(row: LedgerRow) -> tuple[str, ...]:
 
 
 def render_values(values: Mapping[str, object], output: Format, width: int = 120) -> str:
-    """Named values, one per line."""
+    """Named values, one per line; in words where people read them."""
     match output:
         case "table" | "md":
-            shown = tuple((name, _short(value)) for name, value in values.items())
-            grid = Grid("Values", ("name", "value"), shown)
+            shown = tuple((WORDS.get(name, name), _short(value)) for name, value in values.items())
+            grid = Grid("Result", ("measure", "value"), shown)
             return as_table([grid], width).rstrip() if output == "table" else as_markdown(grid)
         case "json":
             return as_json(values)
@@ -140,8 +141,8 @@ def render_columns(columns: Mapping[str, Mapping[str, object]], output: Format, 
     names = list(next(iter(columns.values())))
     match output:
         case "table" | "md":
-            rows = ((name, *(_short(values[name]) for values in columns.values())) for name in names)
-            grid = Grid("Values", ("name", *columns), tuple(rows))
+            rows = ((WORDS.get(name, name), *(_short(values[name]) for values in columns.values())) for name in names)
+            grid = Grid("Result", ("measure", *columns), tuple(rows))
             return as_table([grid], width).rstrip() if output == "table" else as_markdown(grid)
         case "json":
             return as_json(columns)
@@ -153,7 +154,15 @@ def render_columns(columns: Mapping[str, Mapping[str, object]], output: Format, 
 
 
 def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    match value:
+        case None:
+            return "unknown"
+        case float():
+            return f"{value:.4g}"
+        case int():
+            return f"{value:,}"
+        case _:
+            return str(value)
 
 
 def as_json(value: object) -> str:

@@ -203,7 +203,7 @@ def test_values_are_printed_by_name() -> None:
     assert json.loads(render_values(values, "json")) == values
     assert render_values(values, "csv") == "name,value\nl0,12.345678\ndead,3"
     assert "12.35" in render_values(values, "table")
-    assert "| dead | 3 |" in render_values(values, "md")
+    assert "| dead features | 3 |" in render_values(values, "md")
 
 
 def test_json_takes_no_nan() -> None:

@@ -1,15 +1,20 @@
 """The `train` command: from flags to recipes, and a sweep end to end."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
 from autointerp.config import TrainConfig
+from autointerp.report.measured import WORDS
 from autointerp.training import recipes_of
 from sae.config import L1, TopK
 from sae.errors import UserError
 from sae.formats import load_dictionary
+from sae.metrics import DictionaryMetrics
+from sae.pretrain import PretrainLog
+from sae.truth import TruthMetrics
 
 
 def test_one_dictionary_lies_in_the_directory_itself() -> None:
@@ -85,3 +90,10 @@ def test_planted_vectors_are_trained_on_and_what_was_found_is_written(
         assert saved["mcc"] == printed[name]["mcc"]
         assert saved["l0"] == pytest.approx(2, abs=0.1)
         assert info.explained_variance == pytest.approx(1 - saved["fvu"])
+
+
+def test_every_measure_has_words() -> None:
+    """What `train` and `train-subject` print has no raw names."""
+    fields = [field for kind in (DictionaryMetrics, TruthMetrics, PretrainLog) for field in dataclasses.fields(kind)]
+    arrays = {"density", "density_counts", "f1_by_feature"}
+    assert {field.name for field in fields} - arrays == set(WORDS)

@@ -36,7 +36,7 @@ def test_every_sampled_input_gets_its_own_loss() -> None:
     """The losses of a sample larger than one chunk are the objective's, input by input."""
     recipe = bricken_2023(batch=16, d_sae=UNITS)
     weights, x = _weights(recipe), _inputs(5000)
-    losses = sample_losses(weights, recipe, x, 0.2)
+    losses = sample_losses(weights, recipe, x, 0.2).numpy()
     assert losses.shape == (5000,)
     for token in (0, 4095, 4096, 4999):
         f = ((x[[token]] - weights.b_dec) @ weights.W_enc.T + weights.b_enc).relu()

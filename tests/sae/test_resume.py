@@ -7,14 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
-from sae import checkpoint
+from sae import checkpoint, trainer
 from sae.architectures.weights import Trained
 from sae.checkpoint import find_checkpoint
 from sae.errors import UserError
@@ -136,36 +137,65 @@ def test_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
         sweep_on(rows, RECIPES, tmp_path, source={"rows": "other"}, resume=True)
 
 
+_ONE = {"": RECIPES["topk"]}
+_FULL = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+"""As safetensors says it on a file system without room."""
+
+
 @pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        (OSError(28, "No space left on device"), "The disk is full"),
-        (torch.OutOfMemoryError("CUDA out of memory"), "not enough memory"),
-        (
-            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
-            "not enough memory",
-        ),
-    ],
+    ("holder", "function", "error"),
+    [(checkpoint, "save_file", _FULL), (trainer._MetricsFile, "write", OSError(28, "No space left on device"))],
 )
-def test_what_runs_out_is_named_with_the_last_good_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+def test_a_full_disk_leaves_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holder: object, function: str, error: Exception
 ) -> None:
-    """A full disk while the second checkpoint is written leaves the first one whole, and says so."""
-    save, calls = checkpoint._save, 0
+    """While the second checkpoint or a line of metrics is written; nothing of what did not fit stays."""
+    write, first = getattr(holder, function), tmp_path / "checkpoint-1280"
 
-    def fails(*arguments: object) -> None:
-        nonlocal calls
-        calls += 1
-        if calls > len(RECIPES) + 2:
+    def fails(*arguments: object) -> object:
+        if first.exists():
             raise error
-        save(*arguments)  # type: ignore[arg-type]
+        return write(*arguments)
 
-    monkeypatch.setattr(checkpoint, "_save", fails)
-    with pytest.raises(UserError, match=rf"{message}[\s\S]*The last good checkpoint is .*checkpoint-1280"):
-        run(tmp_path, resume=False)
+    monkeypatch.setattr(holder, function, fails)
+    message = rf"The disk is full[\s\S]*The last good checkpoint is {first}\.[\s\S]*Make room .* --resume"
+    with pytest.raises(UserError, match=message):
+        sweep_on(rows, _ONE, tmp_path)
+    assert list(tmp_path.glob("checkpoint-*")) == [first]
     monkeypatch.undo()
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, resume=True, stop_at=25)
+    sweep_on(rows, _ONE, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_memory_that_runs_out_leaves_the_last_good_checkpoint(tmp_path: Path, device: str) -> None:
+    """torch's own error of a processor that cannot allocate, and its type for a GPU, which is not at hand."""
+
+    def greedy(start: int) -> Iterator[torch.Tensor]:
+        for number, piece in enumerate(rows(start), start):
+            if number == 40:
+                if device == "cuda":
+                    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
+                torch.empty(2**50)
+            yield piece
+
+    message = r"There is not enough memory: .*allocate[\s\S]*checkpoint-1280\.[\s\S]*Take a smaller batch"
+    with pytest.raises(UserError, match=message):
+        sweep_on(greedy, _ONE, tmp_path)
+    assert find_checkpoint(tmp_path) == tmp_path / "checkpoint-1280"
+
+
+def test_a_dictionary_too_large_for_memory_is_named_before_the_first_step(tmp_path: Path) -> None:
+    """There is no checkpoint then, and the message says so."""
+    huge = {"": dataclasses.replace(RECIPES["topk"], d_sae=2**42)}
+    with pytest.raises(UserError, match=r"There is not enough memory[\s\S]*There is no checkpoint yet"):
+        sweep_on(rows, huge, tmp_path)
+
+
+def test_a_loss_that_diverges_names_the_last_good_checkpoint(tmp_path: Path) -> None:
+    """Well before it is NaN: the error of a learning rate gone wild is a thousand times the variance."""
+    wild = dataclasses.replace(RECIPES["l1"], learning_rate=100.0, learning_rate_warmup=1.0, checkpoint_every=64)
+    with pytest.raises(UserError, match=r"The training diverges[\s\S]*The last good checkpoint is .*checkpoint-\d+\."):
+        sweep_on(rows, {"": wild}, tmp_path)
 
 
 def test_other_errors_are_not_reworded(tmp_path: Path) -> None:

@@ -16,65 +16,73 @@ from sae.outcome import StepResult, count_above, gradient, places_above
 
 _ROWS_NEAR = 64
 """Rows whose pre-activations stay near the processor while they are compared with the thresholds."""
+_ALIGNED = 16
+"""Columns come in multiples of this."""
 
 
 class DensePass:
-    """Forward and backward through all units. Owns the buffers of (token, unit)."""
+    """Forward and backward through all units. Owns the operands of the five products.
+
+    They are wider than the site by a column, and some of zeros. Beside the inputs and the errors it holds ones: beside
+    the encoder its bias, and beside the decoder what the penalty adds to every activation's gradient. So the products
+    bring in the biases, and give the penalties, the sums of the activations and the gradient of the encoder's bias.
+    """
 
     def __init__(self, weights: Weights, recipe: TrainingRecipe, sparsity: L1 | JumpRelu) -> None:
         self.weights, self.recipe, self.sparsity = weights, recipe, sparsity
-        like = weights.W_enc
+        like, width = weights.W_enc, -(-(weights.d_in + 1) // _ALIGNED) * _ALIGNED
         self.dtype = torch.bfloat16 if recipe.precision == "bf16" else like.dtype
         self._activations = like.new_empty(recipe.batch, weights.n_units, dtype=self.dtype)
         self._gradient = torch.empty_like(self._activations)
+        self._encoder = like.new_zeros(weights.n_units, width, dtype=self.dtype)
+        self._decoder = torch.zeros_like(self._encoder)
+        self._inputs = like.new_zeros(recipe.batch, width, dtype=self.dtype)
+        self._inputs[:, weights.d_in] = 1
+        self._errors = torch.zeros_like(self._inputs)
         self._error = like.new_empty(recipe.batch, weights.d_in)
-        self._ones = like.new_ones(recipe.batch, dtype=self.dtype)
+        self._product = _Transposed(self._encoder, self._inputs)
 
     def __call__(self, inputs: Float[Tensor, "token d_in"], weight: float) -> StepResult:
         """Write the gradient of the mean of `sae.losses.input_losses` into every trained tensor's ``.grad``."""
         w_enc, b_enc, w_dec, b_dec = self.weights.four()
-        low_enc, low_dec = w_enc.to(self.dtype), w_dec.to(self.dtype)
-        batch, elements = len(inputs), self.recipe.elements(self.weights.d_in)
-        f, g = self._activations, self._gradient
+        batch, d_in = inputs.shape
+        scale, share = 1 / (self.recipe.elements(d_in) * batch), weight / batch
+        f, g, x, e = self._activations, self._gradient, self._inputs, self._errors
+        x[:, :d_in].copy_(self.weights.centred(inputs))
+        self._encoder[:, :d_in].copy_(w_enc)
+        self._encoder[:, d_in].copy_(b_enc)
+        self._decoder[:, :d_in].copy_(w_dec)
+        norms = None
+        if isinstance(self.sparsity, L1):
+            norms = w_dec.norm(dim=1) if self.sparsity.norm_weighted else torch.ones_like(b_enc)
+            self._decoder[:, d_in].copy_(norms * share)
 
-        centred = self.weights.centred(inputs).to(self.dtype)
-        torch.addmm(b_enc.to(self.dtype), centred, low_enc.T, out=f)
+        torch.mm(x, self._encoder.T, out=f)
         near, above = self._sparsify()
-        error = self._error
-        if self.dtype == error.dtype:
-            torch.addmm(b_dec, f, w_dec, out=error)
-        else:
-            error.copy_(f @ low_dec).add_(b_dec)
-        error.sub_(inputs)
-        squared = torch.linalg.vector_norm(error).square() / (elements * batch)
-        error.mul_(2 / (elements * batch))
-        low_error = error.to(self.dtype)
-        sums = (self._ones @ f).to(b_enc.dtype)
-        share = weight / batch
+        torch.mm(f, self._decoder, out=e)
+        penalty = e[:, d_in].sum(dtype=b_enc.dtype) if norms is not None else b_enc.new_tensor(above * share)
+        error = torch.sub(e[:, :d_in], inputs, out=self._error).add_(b_dec)
+        squared = torch.linalg.vector_norm(error).square() * scale
+        torch.mul(error, 2 * scale, out=e[:, :d_in])
+        e[:, d_in] = 1
 
-        match self.sparsity:
-            case L1(norm_weighted=norm_weighted):
-                norms = w_dec.norm(dim=1) if norm_weighted else torch.ones_like(b_enc)
-                torch.addmm((norms * share).to(self.dtype), low_error, low_dec.T, out=g)
-                penalty = (sums @ norms) * share
-            case JumpRelu(bandwidth=bandwidth):
-                norm_weighted, norms = False, b_enc
-                torch.mm(low_error, low_dec.T, out=g)
-                self._threshold_gradient(near, bandwidth, share)
-                penalty = b_enc.new_tensor(above * share)
-            case _:
-                assert_never(self.sparsity)
-        torch.ops.aten.threshold_backward.grad_input(g, f, 0, grad_input=g)
-
-        _product(f.T, low_error, gradient(w_dec))
-        if norm_weighted:
+        torch.mm(e, self._decoder.T, out=g)
+        if isinstance(self.sparsity, JumpRelu):
+            self._threshold_gradient(near, self.sparsity.bandwidth, share)
+        sums = self._product(f, e, gradient(w_dec))
+        fired = sums > 0
+        if norms is not None and self._norm_weighted:
             gradient(w_dec).addcmul_((sums / norms.clamp_min(1e-12))[:, None], w_dec, value=share)
-        _product(g.T, centred, gradient(w_enc))
-        gradient(b_enc).copy_(g.T @ self._ones)
-        torch.sum(error, 0, out=gradient(b_dec))
+        active = _keep_where_active(g, f)
+        gradient(b_enc).copy_(self._product(g, x, gradient(w_enc)))
+        torch.sum(error, 0, out=gradient(b_dec)).mul_(2 * scale)
         if self.weights.pre_encoder_bias:
             gradient(b_dec).sub_(gradient(b_enc) @ w_enc)
-        return StepResult.of(squared, penalty, sums > 0, f)
+        return StepResult.of(squared, penalty, fired, active)
+
+    @property
+    def _norm_weighted(self) -> bool:
+        return isinstance(self.sparsity, L1) and self.sparsity.norm_weighted
 
     def _sparsify(self) -> tuple[Int64[Tensor, " near"], int]:
         """Pre-activations become activations, in place.
@@ -84,7 +92,7 @@ class DensePass:
         f = self._activations
         match self.sparsity:
             case L1():
-                f.relu_()
+                _rectify(f)
                 return torch.empty(0, dtype=torch.int64, device=f.device), 0
             case JumpRelu(bandwidth=bandwidth):
                 threshold, near, above = self.weights.threshold.to(f.dtype), list[Tensor](), 0
@@ -96,6 +104,8 @@ class DensePass:
                     above += count_above(over)
                     near.append(places_above(over.abs_().neg_(), -bandwidth / 2) + begin * f.shape[1])
                 return torch.cat(near), above
+            case _:
+                assert_never(self.sparsity)
 
     def _threshold_gradient(self, near: Int64[Tensor, " near"], bandwidth: float, share: float) -> None:
         """``-(threshold * G + weight / batch) / bandwidth`` summed over the pre-activations near each threshold."""
@@ -105,8 +115,53 @@ class DensePass:
         gradient(threshold).zero_().index_add_(0, units, moved, alpha=-1 / bandwidth)
 
 
-def _product(a: Tensor, b: Tensor, out: Tensor) -> None:
-    if a.dtype == out.dtype:
-        torch.mm(a, b, out=out)
+class _Transposed:
+    """The product of a transposed (token, unit) tensor and a (token, column) one, which sums over tokens."""
+
+    def __init__(self, weights: Float[Tensor, "unit column"], inputs: Float[Tensor, "token column"]) -> None:
+        self._whole = torch.empty_like(weights)
+        self._turned = _in_integers(weights)
+        if self._turned:
+            self._whole, self._right = weights.new_empty(weights.shape[::-1]), inputs.new_empty(inputs.shape[::-1])
+
+    def __call__(
+        self,
+        left: Float[Tensor, "token unit"],
+        right: Float[Tensor, "token column"],
+        out: Float[Tensor, "unit d_in"],
+    ) -> Float[Tensor, " unit"]:
+        """Write the first columns into `out`; the column after them."""
+        if self._turned:
+            # AMX takes twice as long where the large operand is the transposed one.
+            whole = torch.mm(self._right.copy_(right.T), left, out=self._whole).T
+        else:
+            whole = torch.mm(left.T, right, out=self._whole)
+        d_in = out.shape[1]
+        out.copy_(whole[:, :d_in])
+        return whole[:, d_in].to(out.dtype)
+
+
+def _in_integers(values: Tensor) -> bool:
+    """Whether signs are compared as integers: a processor does so ten times faster than in bfloat16."""
+    return values.dtype == torch.bfloat16 and values.device.type == "cpu"
+
+
+def _rectify(values: Tensor) -> None:
+    """ReLU, in place. As an integer a bfloat16 has the same sign, so that all below 0 becomes 0."""
+    if _in_integers(values):
+        values.view(torch.int16).clamp_(min=0)
     else:
-        out.copy_(a @ b)
+        values.relu_()
+
+
+def _keep_where_active(gradient: Tensor, activations: Tensor) -> Tensor:
+    """Set `gradient` to 0 where `activations` (>= 0) are 0; something above 0 in the places where they are not.
+
+    Both in place: activations in bfloat16 are lost.
+    """
+    if not _in_integers(gradient):
+        torch.ops.aten.threshold_backward.grad_input(gradient, activations, 0, grad_input=gradient)
+        return activations
+    active = activations.view(torch.int16).sign_()
+    gradient.view(torch.int16).mul_(active)
+    return active

@@ -12,52 +12,46 @@ from torch import Tensor
 
 from sae.architectures.weights import Weights
 from sae.config import L1, JumpRelu, TrainingRecipe
+from sae.encode import Encode, in_integers, rectify
 from sae.outcome import StepResult, count_above, gradient, places_above
 
 _ROWS_NEAR = 64
 """Rows whose pre-activations stay near the processor while they are compared with the thresholds."""
-_ALIGNED = 16
-"""Columns come in multiples of this."""
 
 
 class DensePass:
     """Forward and backward through all units. Owns the operands of the five products.
 
-    They are wider than the site by a column, and some of zeros. Beside the inputs and the errors it holds ones: beside
-    the encoder its bias, and beside the decoder what the penalty adds to every activation's gradient. So the products
-    bring in the biases, and give the penalties, the sums of the activations and the gradient of the encoder's bias.
+    They have the extra columns of `sae.encode.Encode`. Beside the errors these hold ones, and beside the decoder what
+    the penalty adds to every activation's gradient, so that the products give the penalties, the sums of the
+    activations and the gradient of the encoder's bias besides.
     """
 
     def __init__(self, weights: Weights, recipe: TrainingRecipe, sparsity: L1 | JumpRelu) -> None:
         self.weights, self.recipe, self.sparsity = weights, recipe, sparsity
-        like, width = weights.W_enc, -(-(weights.d_in + 1) // _ALIGNED) * _ALIGNED
+        like = weights.W_enc
         self.dtype = torch.bfloat16 if recipe.precision == "bf16" else like.dtype
         self._activations = like.new_empty(recipe.batch, weights.n_units, dtype=self.dtype)
         self._gradient = torch.empty_like(self._activations)
-        self._encoder = like.new_zeros(weights.n_units, width, dtype=self.dtype)
-        self._decoder = torch.zeros_like(self._encoder)
-        self._inputs = like.new_zeros(recipe.batch, width, dtype=self.dtype)
-        self._inputs[:, weights.d_in] = 1
-        self._errors = torch.zeros_like(self._inputs)
+        self._encode = Encode(weights, recipe.batch, self.dtype)
+        self._decoder = torch.zeros_like(self._encode.encoder)
+        self._errors = torch.zeros_like(self._encode.inputs)
         self._error = like.new_empty(recipe.batch, weights.d_in)
-        self._product = _Transposed(self._encoder, self._inputs)
+        self._product = _Transposed(self._decoder, self._errors)
 
     def __call__(self, inputs: Float[Tensor, "token d_in"], weight: float) -> StepResult:
         """Write the gradient of the mean of `sae.losses.input_losses` into every trained tensor's ``.grad``."""
         w_enc, b_enc, w_dec, b_dec = self.weights.four()
         batch, d_in = inputs.shape
         scale, share = 1 / (self.recipe.elements(d_in) * batch), weight / batch
-        f, g, x, e = self._activations, self._gradient, self._inputs, self._errors
-        x[:, :d_in].copy_(self.weights.centred(inputs))
-        self._encoder[:, :d_in].copy_(w_enc)
-        self._encoder[:, d_in].copy_(b_enc)
+        f, g, x, e = self._activations, self._gradient, self._encode.inputs, self._errors
         self._decoder[:, :d_in].copy_(w_dec)
         norms = None
         if isinstance(self.sparsity, L1):
             norms = w_dec.norm(dim=1) if self.sparsity.norm_weighted else torch.ones_like(b_enc)
             self._decoder[:, d_in].copy_(norms * share)
 
-        torch.mm(x, self._encoder.T, out=f)
+        self._encode(self.weights.centred(inputs), f)
         near, above = self._sparsify()
         torch.mm(f, self._decoder, out=e)
         penalty = e[:, d_in].sum(dtype=b_enc.dtype) if norms is not None else b_enc.new_tensor(above * share)
@@ -92,7 +86,7 @@ class DensePass:
         f = self._activations
         match self.sparsity:
             case L1():
-                _rectify(f)
+                rectify(f)
                 return torch.empty(0, dtype=torch.int64, device=f.device), 0
             case JumpRelu(bandwidth=bandwidth):
                 threshold, near, above = self.weights.threshold.to(f.dtype), list[Tensor](), 0
@@ -120,7 +114,7 @@ class _Transposed:
 
     def __init__(self, weights: Float[Tensor, "unit column"], inputs: Float[Tensor, "token column"]) -> None:
         self._whole = torch.empty_like(weights)
-        self._turned = _in_integers(weights)
+        self._turned = in_integers(weights)
         if self._turned:
             self._whole, self._right = weights.new_empty(weights.shape[::-1]), inputs.new_empty(inputs.shape[::-1])
 
@@ -141,25 +135,12 @@ class _Transposed:
         return whole[:, d_in].to(out.dtype)
 
 
-def _in_integers(values: Tensor) -> bool:
-    """Whether signs are compared as integers: a processor does so ten times faster than in bfloat16."""
-    return values.dtype == torch.bfloat16 and values.device.type == "cpu"
-
-
-def _rectify(values: Tensor) -> None:
-    """ReLU, in place. As an integer a bfloat16 has the same sign, so that all below 0 becomes 0."""
-    if _in_integers(values):
-        values.view(torch.int16).clamp_(min=0)
-    else:
-        values.relu_()
-
-
 def _keep_where_active(gradient: Tensor, activations: Tensor) -> Tensor:
     """Set `gradient` to 0 where `activations` (>= 0) are 0; something above 0 in the places where they are not.
 
     Both in place: activations in bfloat16 are lost.
     """
-    if not _in_integers(gradient):
+    if not in_integers(gradient):
         torch.ops.aten.threshold_backward.grad_input(gradient, activations, 0, grad_input=gradient)
         return activations
     active = activations.view(torch.int16).sign_()

@@ -12,11 +12,13 @@ from torch import Tensor
 
 from sae.architectures.weights import Weights
 from sae.config import L1, JumpRelu, TrainingRecipe
-from sae.encode import Encode, in_integers, rectify
+from sae.encode import Encode, count_firings, in_integers, rectify
 from sae.outcome import StepResult, count_above, gradient, places_above
 
 _ROWS_NEAR = 64
 """Rows whose pre-activations stay near the processor while they are compared with the thresholds."""
+_ROWS_OF_GRADIENT = 1024
+"""Rows of the activations' gradient that are there at one time."""
 
 
 class DensePass:
@@ -32,19 +34,20 @@ class DensePass:
         like = weights.W_enc
         self.dtype = torch.bfloat16 if recipe.precision == "bf16" else like.dtype
         self._activations = like.new_empty(recipe.batch, weights.n_units, dtype=self.dtype)
-        self._gradient = torch.empty_like(self._activations)
+        rows = min(_ROWS_OF_GRADIENT, recipe.batch) if like.device.type == "cpu" else recipe.batch
+        self._gradient = self._activations.new_empty(rows, weights.n_units)
         self._encode = Encode(weights, recipe.batch, self.dtype)
         self._decoder = torch.zeros_like(self._encode.encoder)
         self._errors = torch.zeros_like(self._encode.inputs)
         self._error = like.new_empty(recipe.batch, weights.d_in)
         self._product = _Transposed(self._decoder, self._errors)
 
-    def __call__(self, inputs: Float[Tensor, "token d_in"], weight: float) -> StepResult:
+    def __call__(self, inputs: Float[Tensor, "token d_in"], weight: float, *, count: bool = False) -> StepResult:
         """Write the gradient of the mean of `sae.losses.input_losses` into every trained tensor's ``.grad``."""
         w_enc, b_enc, w_dec, b_dec = self.weights.four()
         batch, d_in = inputs.shape
         scale, share = 1 / (self.recipe.elements(d_in) * batch), weight / batch
-        f, g, x, e = self._activations, self._gradient, self._encode.inputs, self._errors
+        f, x, e = self._activations, self._encode.inputs, self._errors
         self._decoder[:, :d_in].copy_(w_dec)
         norms = None
         if isinstance(self.sparsity, L1):
@@ -60,19 +63,16 @@ class DensePass:
         torch.mul(error, 2 * scale, out=e[:, :d_in])
         e[:, d_in] = 1
 
-        torch.mm(e, self._decoder.T, out=g)
-        if isinstance(self.sparsity, JumpRelu):
-            self._threshold_gradient(near, self.sparsity.bandwidth, share)
         sums = self._product(f, e, gradient(w_dec))
-        fired = sums > 0
         if norms is not None and self._norm_weighted:
             gradient(w_dec).addcmul_((sums / norms.clamp_min(1e-12))[:, None], w_dec, value=share)
-        active = _keep_where_active(g, f)
-        gradient(b_enc).copy_(self._product(g, x, gradient(w_enc)))
+        firings = count_firings(f) if count else None
+        self._turn_into_gradient(near, share)
+        gradient(b_enc).copy_(self._product(f, x, gradient(w_enc)))
         torch.sum(error, 0, out=gradient(b_dec)).mul_(2 * scale)
         if self.weights.pre_encoder_bias:
             gradient(b_dec).sub_(gradient(b_enc) @ w_enc)
-        return StepResult.of(squared, penalty, fired, active)
+        return StepResult.of(squared, penalty, sums > 0, firings)
 
     @property
     def _norm_weighted(self) -> bool:
@@ -101,12 +101,31 @@ class DensePass:
             case _:
                 assert_never(self.sparsity)
 
-    def _threshold_gradient(self, near: Int64[Tensor, " near"], bandwidth: float, share: float) -> None:
+    def _turn_into_gradient(self, near: Int64[Tensor, " near"], share: float) -> None:
+        """The activations' gradient takes their place, some rows at a time; the thresholds get theirs."""
+        f, rows = self._activations, len(self._gradient)
+        if isinstance(self.sparsity, JumpRelu):
+            gradient(self.weights.threshold).zero_()
+        for begin in range(0, len(f), rows):
+            part, errors = f[begin : begin + rows], self._errors[begin : begin + rows]
+            g = torch.mm(errors, self._decoder.T, out=self._gradient[: len(part)])
+            if isinstance(self.sparsity, JumpRelu):
+                edges = near.new_tensor([begin, begin + len(part)]) * f.shape[1]
+                first, last = torch.searchsorted(near, edges).tolist()
+                self._add_threshold_gradient(g, near[first:last] - begin * f.shape[1], self.sparsity.bandwidth, share)
+            if in_integers(part):
+                part.view(torch.int16).sign_().mul_(g.view(torch.int16))
+            else:
+                torch.ops.aten.threshold_backward.grad_input(g, part, 0, grad_input=part)
+
+    def _add_threshold_gradient(
+        self, g: Float[Tensor, "part unit"], near: Int64[Tensor, " near"], bandwidth: float, share: float
+    ) -> None:
         """``-(threshold * G + weight / batch) / bandwidth`` summed over the pre-activations near each threshold."""
         threshold = self.weights.threshold
         units = near % len(threshold)
-        moved = self._gradient.view(-1)[near].to(threshold.dtype).mul_(threshold[units]).add_(share)
-        gradient(threshold).zero_().index_add_(0, units, moved, alpha=-1 / bandwidth)
+        moved = g.view(-1)[near].to(threshold.dtype).mul_(threshold[units]).add_(share)
+        gradient(threshold).index_add_(0, units, moved, alpha=-1 / bandwidth)
 
 
 class _Transposed:
@@ -132,17 +151,4 @@ class _Transposed:
             whole = torch.mm(left.T, right, out=self._whole)
         d_in = out.shape[1]
         out.copy_(whole[:, :d_in])
-        return whole[:, d_in].to(out.dtype)
-
-
-def _keep_where_active(gradient: Tensor, activations: Tensor) -> Tensor:
-    """Set `gradient` to 0 where `activations` (>= 0) are 0; something above 0 in the places where they are not.
-
-    Both in place: activations in bfloat16 are lost.
-    """
-    if not in_integers(gradient):
-        torch.ops.aten.threshold_backward.grad_input(gradient, activations, 0, grad_input=gradient)
-        return activations
-    active = activations.view(torch.int16).sign_()
-    gradient.view(torch.int16).mul_(active)
-    return active
+        return whole[:, d_in].to(out.dtype, copy=True)

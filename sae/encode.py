@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae.architectures.weights import Weights
+from sae.outcome import count_above
 
 _ALIGNED = 16
 """Columns come in multiples of this."""
@@ -45,3 +46,8 @@ def rectify(values: Tensor) -> None:
         values.view(torch.int16).clamp_(min=0)
     else:
         values.relu_()
+
+
+def count_firings(activations: Float[Tensor, "..."]) -> int:
+    """How many activations are above 0."""
+    return count_above(activations.view(torch.int16) if in_integers(activations) else activations)

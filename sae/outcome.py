@@ -20,15 +20,14 @@ class StepResult:
     """The rest of it with its weight: L1, L0, or the dead units' loss."""
     fired: Bool[Tensor, " unit"]
     """Units that fired at least once in the batch."""
-    activations: Real[Tensor, "..."]
-    """Above 0 where a unit fired: all of the batch as (token, unit), or in the TopK family one per chosen unit. Until
-    the next step."""
+    firings: int | None
+    """How many activations of the batch are above 0; None where it was not asked for."""
 
     @classmethod
-    def of(cls, mse: Tensor, penalty: Tensor, fired: Tensor, activations: Tensor) -> "StepResult":
+    def of(cls, mse: Tensor, penalty: Tensor, fired: Tensor, firings: int | None) -> "StepResult":
         """From tensors of one number each, read together."""
         first, second = torch.stack([mse, penalty]).tolist()
-        return cls(first + second, first, second, fired, activations)
+        return cls(first + second, first, second, fired, firings)
 
 
 def gradient(tensor: Tensor) -> Tensor:

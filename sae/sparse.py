@@ -16,7 +16,7 @@ from sae.architectures.weights import Weights
 from sae.config import BatchTopK, TopK, TrainingRecipe
 from sae.encode import Encode, in_integers, rectify
 from sae.losses import auxiliary_ratio
-from sae.outcome import StepResult, gradient, places_above
+from sae.outcome import StepResult, count_above, gradient, places_above
 
 _BLOCK = 8
 """Entries of a block, which lie apart by the number of blocks."""
@@ -47,7 +47,9 @@ class SparsePass:
         self._encode = Encode(weights, recipe.batch, self.dtype)
         self._z = weights.W_enc.new_empty(recipe.batch, weights.n_units, dtype=self.dtype)
 
-    def __call__(self, inputs: Float[Tensor, "token d_in"], dead: Int64[Tensor, " dead"] | None) -> StepResult:
+    def __call__(
+        self, inputs: Float[Tensor, "token d_in"], dead: Int64[Tensor, " dead"] | None, *, count: bool = False
+    ) -> StepResult:
         """Write the gradient of `sae.losses.objective` into every trained tensor's ``.grad``."""
         w_enc, b_enc, w_dec, b_dec = self.weights.four()
         batch, elements = len(inputs), self.recipe.elements(self.weights.d_in)
@@ -80,7 +82,8 @@ class SparsePass:
             gradient(b_dec).sub_(gradient(b_enc) @ w_enc)
         fired = torch.zeros_like(counts, dtype=torch.bool)
         fired[chosen.units[chosen.values > 0]] = True
-        return StepResult.of(squared, auxiliary, fired, chosen.values)
+        firings = count_above(chosen.values) if count else None
+        return StepResult.of(squared, auxiliary, fired, firings)
 
     def _choose(self) -> Chosen:
         z, k = self._z, self.sparsity.k

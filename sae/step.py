@@ -43,14 +43,15 @@ class Step:
         weight: float,
         learning_rate: float,
         dead: Int64[Tensor, " dead"] | None = None,
+        count: bool = False,
     ) -> StepResult:
         """Train on one batch of `inputs`, centred and scaled already.
 
-        `weight` is that of the sparsity penalty, `dead` the units that the auxiliary loss trains. Where the loss is
-        not finite, no weight changes.
+        `weight` is that of the sparsity penalty, `dead` the units that the auxiliary loss trains; with `count` the
+        activations above 0 are counted. Where the loss is not finite, no weight changes.
         """
         with matmul_precision(self.recipe.precision):
-            result = self.backward(inputs, weight, dead)
+            result = self.backward(inputs, weight, dead, count=count)
         if not math.isfinite(result.loss):
             return result
         for group in self.optimizer.param_groups:
@@ -70,14 +71,19 @@ class Step:
 
     @torch.no_grad()
     def backward(
-        self, inputs: Float[Tensor, "token d_in"], weight: float, dead: Int64[Tensor, " dead"] | None = None
+        self,
+        inputs: Float[Tensor, "token d_in"],
+        weight: float,
+        dead: Int64[Tensor, " dead"] | None = None,
+        *,
+        count: bool = False,
     ) -> StepResult:
         """Write the gradient of `sae.losses.objective` into the ``.grad`` of every trained tensor."""
         match self._pass:
             case DensePass() as dense:
-                return dense(inputs, weight)
+                return dense(inputs, weight, count=count)
             case SparsePass() as sparse:
-                return sparse(inputs, dead)
+                return sparse(inputs, dead, count=count)
 
     def _gradient_norm(self) -> Tensor:
         norms = [torch.linalg.vector_norm(gradient(tensor)) for tensor in self.trained]

@@ -80,8 +80,7 @@ class SparsePass:
         torch.sum(error, 0, out=gradient(b_dec))
         if self.weights.pre_encoder_bias:
             gradient(b_dec).sub_(gradient(b_enc) @ w_enc)
-        fired = torch.zeros_like(counts, dtype=torch.bool)
-        fired[chosen.units[chosen.values > 0]] = True
+        fired = torch.zeros_like(b_enc).index_add_(0, chosen.units, chosen.values) > 0
         firings = count_above(chosen.values) if count else None
         return StepResult.of(squared, auxiliary, fired, firings)
 

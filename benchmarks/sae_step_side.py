@@ -1,12 +1,13 @@
 """One training step of everyone, interleaved in one process: the side of `benchmarks.sae_step` that has the peers.
 
-Runs in the environment that `benchmarks.peers` makes, and prints a line of JSON per setting:
+Runs in the environment that `benchmarks.peers` makes, and prints a line of JSON:
 
-    PEERS_PYTHON -m benchmarks.sae_step_side --d-sae 4096 --batch 4096 --rounds 9
+    PEERS_PYTHON -m benchmarks.sae_step_side --kind relu --d-sae 4096 --batch 4096 --rounds 9
 
 A round runs every contestant once. Every library takes its own whole step (forward, backward, clipping, projection,
 optimiser, schedules, statistics), as its own training loop calls it, on the same batches, without logging and without
-dead units. What runs under ``medium`` has torch's float32 matmul precision set to it: one line in anyone's script.
+dead units. ``medium`` is torch's float32 matmul precision, ``autocast`` torch's autocast to bfloat16 around the step
+(SAELens: its own flag), one line in anyone's script each; ``compiled`` is SAELens's ``compile_sae``.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import resource
 import statistics
 import sys
 import time
+from functools import partial
 
 os.environ["SPARSIFY_DISABLE_TRITON"] = "1"
 
@@ -69,8 +71,8 @@ def autograd(d_sae, device):
     return step
 
 
-def saelens(kind, d_sae, batch, device, *, autocast=False):
-    """`SAETrainer.step`."""
+def saelens(kind, d_sae, batch, device, *, autocast=False, compiled=False):
+    """`SAETrainer.step`; `compiled` as its runner's ``compile_sae`` does it."""
     from sae_lens.config import LoggingConfig, SAETrainerConfig
     from sae_lens.saes.standard_sae import StandardTrainingSAE, StandardTrainingSAEConfig
     from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
@@ -91,11 +93,15 @@ def saelens(kind, d_sae, batch, device, *, autocast=False):
         logger=LoggingConfig(log_to_wandb=False),
     )
     trainer = SAETrainer(config, sae, iter(()))
+    if compiled:
+        sae.training_forward_pass = torch.compile(sae.training_forward_pass)
 
     def step(x):
         trainer.step(x)
         trainer.n_training_steps += 1
 
+    if compiled:
+        step(torch.randn(batch, D_IN, device=device))
     return step
 
 
@@ -151,87 +157,92 @@ def ceiling(dtype, d_sae, batch, device):
     return lambda _: torch.mm(a, b.T, out=out)
 
 
-def contestants(d_sae, batch, device):
-    """Name, kind, whether it keeps to fp32, and what makes its step."""
+OURS = {
+    "relu": (("bricken-2023", {"l1": L1}), ("april-2024", {"l1": L1})),
+    "topk": (("topk", {"k": K, "centre": False}),),
+    "batchtopk": (("batchtopk", {"k": K, "centre": False}),),
+    "jumprelu": (("jumprelu", {"centre": False}),),
+}
+"""Our recipes by kind."""
+
+
+def contestants(kind, d_sae, batch, device):
+    """What makes the step of every contestant of `kind`, by its name, and the ways it is run."""
     size = (d_sae, batch, device)
-    yield "ceiling fp32", "ceiling", True, lambda: ceiling(torch.float32, *size)
-    yield "ceiling bf16", "ceiling", False, lambda: ceiling(torch.bfloat16, *size)
-    for precision in ("fp32", "medium", "bf16"):
-        kept = precision == "fp32"
-        for recipe, changes in (
-            ("bricken-2023", {"l1": L1}),
-            ("april-2024", {"l1": L1}),
-            ("topk", {"k": K, "centre": False}),
-            ("batchtopk", {"k": K, "centre": False}),
-            ("jumprelu", {"centre": False}),
-        ):
-            kind = {"bricken-2023": "relu", "april-2024": "relu"}.get(recipe, recipe)
-            yield (
-                f"ours {recipe} {precision}",
-                kind,
-                kept,
-                lambda r=recipe, p=precision, c=changes: ours(r, p, *size, **c),
-            )
-    peers = {
-        "autograd relu": ("relu", lambda: autograd(d_sae, device)),
-        "SAELens relu": ("relu", lambda: saelens("relu", *size)),
-        "SAELens topk": ("topk", lambda: saelens("topk", *size)),
-        "dictionary_learning relu": ("relu", lambda: dictionary_learning("relu", d_sae, device)),
-        "dictionary_learning april": ("relu", lambda: dictionary_learning("april", d_sae, device)),
-        "dictionary_learning topk": ("topk", lambda: dictionary_learning("topk", d_sae, device)),
-        "sparsify topk adam": ("topk", lambda: sparsify("adam", *size)),
-        "sparsify topk signum": ("topk", lambda: sparsify("signum", *size)),
-    }
-    for name, (kind, make) in peers.items():
-        yield name, kind, True, make
-        yield f"{name} medium", kind, False, make
-    yield "SAELens relu autocast", "relu", False, lambda: saelens("relu", *size, autocast=True)
-    yield "SAELens topk autocast", "topk", False, lambda: saelens("topk", *size, autocast=True)
+    yield "ceiling fp32", ("",), lambda: ceiling(torch.float32, *size)
+    yield "ceiling bf16", ("",), lambda: ceiling(torch.bfloat16, *size)
+    for recipe, changes in OURS[kind]:
+        for precision in ("fp32", "medium", "bf16"):
+            yield f"ours {recipe} {precision}", ("",), partial(ours, recipe, precision, *size, **changes)
+    ways = ("", " medium", " autocast")
+    if kind in {"relu", "topk"}:
+        # First, and compiled at once: dictionary_learning's nnsight changes torch so that it cannot compile any more.
+        yield "SAELens its autocast, compiled", ("",), lambda: saelens(kind, *size, autocast=True, compiled=True)
+        yield "SAELens its autocast", ("",), lambda: saelens(kind, *size, autocast=True)
+        yield "SAELens", ("", " medium"), lambda: saelens(kind, *size)
+    if kind == "relu":
+        yield "autograd", ways, lambda: autograd(d_sae, device)
+        yield "dictionary_learning", ways, lambda: dictionary_learning("relu", d_sae, device)
+        yield "dictionary_learning april", ways, lambda: dictionary_learning("april", d_sae, device)
+    if kind == "topk":
+        yield "dictionary_learning", ways, lambda: dictionary_learning("topk", d_sae, device)
+        yield "sparsify adam", ways, lambda: sparsify("adam", *size)
+        yield "sparsify signum", ways, lambda: sparsify("signum", *size)
 
 
-def run_one(step, name, x, device):
-    """Seconds of one step."""
-    torch.set_float32_matmul_precision("medium" if name.endswith(" medium") else "highest")
+def run_one(step, way, x, device):
+    """Milliseconds of one step."""
+    torch.set_float32_matmul_precision("medium" if way == " medium" else "highest")
     begun = time.perf_counter()
-    step(x)
+    with torch.autocast(device.type, torch.bfloat16, enabled=way == " autocast"):
+        step(x)
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - begun
+    return 1e3 * (time.perf_counter() - begun)
 
 
-def measure(d_sae, batch, rounds, device, only):
-    """Milliseconds of every contestant in every round, after two rounds that warm up."""
-    batches = data(d_sae, batch, device)
-    steps, failed = {}, {}
-    for name, kind, kept, make in contestants(d_sae, batch, device):
+def measure(kind, d_sae, batch, rounds, device, only):
+    """Milliseconds of every contestant in every round, after one or two rounds that warm up."""
+    batches, warm = data(d_sae, batch, device), 1 if d_sae > 10_000 else 2
+    times, failed, entered = {}, {}, []
+    for name, ways, make in contestants(kind, d_sae, batch, device):
         if only and name not in only:
             continue
         try:
-            steps[name] = (kind, kept, make())
+            entered.append((name, ways if not only else ways[:1], make()))
         except Exception as error:  # noqa: BLE001  a peer that cannot run is a line of the table
-            failed[name] = f"{type(error).__name__}: {error}"
-    times = {name: [] for name in steps}
-    for i in range(rounds + 2):
-        for name, (_, _, step) in list(steps.items()):
-            try:
-                seconds = run_one(step, name, batches[i % BATCHES], device)
-            except Exception as error:  # noqa: BLE001  the same
-                failed[name] = f"{type(error).__name__}: {error}"
-                del steps[name], times[name]
-                continue
-            if i >= 2:
-                times[name].append(1e3 * seconds)
-        print(f"round {i - 1} of {rounds}", file=sys.stderr, flush=True)
+            failed[name] = f"{type(error).__name__}: {str(error)[:200]}"
+    for i in range(rounds + warm):
+        for name, ways, step in entered:
+            for way in ways:
+                if name + way in failed:
+                    continue
+                try:
+                    spent = run_one(step, way, batches[i % BATCHES], device)
+                except Exception as error:  # noqa: BLE001  the same
+                    failed[name + way] = f"{type(error).__name__}: {str(error)[:200]}"
+                    times.pop(name + way, None)
+                    continue
+                times.setdefault(name + way, [])
+                if i >= warm:
+                    times[name + way].append(spent)
+        print(f"round {i + 1 - warm} of {rounds}", file=sys.stderr, flush=True)
     rows = [
-        {"name": name, "kind": kind, "fp32": kept, "median": statistics.median(times[name]), "min": min(times[name])}
-        for name, (kind, kept, _) in steps.items()
+        {"name": name, "fp32": is_fp32(name), "median": statistics.median(found), "min": min(found)}
+        for name, found in times.items()
     ]
-    return {"d_sae": d_sae, "batch": batch, "rounds": rounds, "rows": rows, "failed": failed}
+    return {"kind": kind, "d_sae": d_sae, "batch": batch, "rounds": rounds, "rows": rows, "failed": failed}
+
+
+def is_fp32(name):
+    """Whether everything is computed in float32."""
+    return not any(word in name for word in ("medium", "bf16", "autocast"))
 
 
 def main():
-    """Measure one setting; `peak_mib` is that of one contestant where ``--only`` names one."""
+    """Measure one kind at one size; `peak_mib` is that of one contestant where ``--only`` names one."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kind", choices=list(OURS), required=True)
     parser.add_argument("--d-sae", type=int, required=True)
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--rounds", type=int, default=9)
@@ -241,7 +252,7 @@ def main():
     torch.set_num_threads(given.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    result = measure(given.d_sae, given.batch, given.rounds, device, given.only)
+    result = measure(given.kind, given.d_sae, given.batch, given.rounds, device, given.only)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     memory = torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else (after - before) / 2**10
     print(json.dumps({**result, "threads": given.threads, "torch": torch.__version__, "peak_mib": round(memory)}))

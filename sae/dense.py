@@ -12,69 +12,71 @@ from torch import Tensor
 
 from sae.architectures.weights import Weights
 from sae.config import L1, JumpRelu, TrainingRecipe
+from sae.encode import Encode, count_firings, in_integers, rectify
 from sae.outcome import StepResult, count_above, gradient, places_above
 
 _ROWS_NEAR = 64
 """Rows whose pre-activations stay near the processor while they are compared with the thresholds."""
+_ROWS_OF_GRADIENT = 1024
+"""Rows of the activations' gradient that are there at one time."""
 
 
 class DensePass:
-    """Forward and backward through all units. Owns the buffers of (token, unit)."""
+    """Forward and backward through all units. Owns the operands of the five products.
+
+    They have the extra columns of `sae.encode.Encode`. Beside the errors these hold ones, and beside the decoder what
+    the penalty adds to every activation's gradient, so that the products give the penalties, the sums of the
+    activations and the gradient of the encoder's bias besides.
+    """
 
     def __init__(self, weights: Weights, recipe: TrainingRecipe, sparsity: L1 | JumpRelu) -> None:
         self.weights, self.recipe, self.sparsity = weights, recipe, sparsity
         like = weights.W_enc
         self.dtype = torch.bfloat16 if recipe.precision == "bf16" else like.dtype
         self._activations = like.new_empty(recipe.batch, weights.n_units, dtype=self.dtype)
-        self._gradient = torch.empty_like(self._activations)
+        rows = min(_ROWS_OF_GRADIENT, recipe.batch) if like.device.type == "cpu" else recipe.batch
+        self._gradient = self._activations.new_empty(rows, weights.n_units)
+        self._encode = Encode(weights, recipe.batch, self.dtype)
+        self._decoder = torch.zeros_like(self._encode.encoder)
+        self._errors = torch.zeros_like(self._encode.inputs)
         self._error = like.new_empty(recipe.batch, weights.d_in)
-        self._ones = like.new_ones(recipe.batch, dtype=self.dtype)
+        self._product = _Transposed(self._decoder, self._errors)
 
-    def __call__(self, inputs: Float[Tensor, "token d_in"], weight: float) -> StepResult:
+    def __call__(self, inputs: Float[Tensor, "token d_in"], weight: float, *, count: bool = False) -> StepResult:
         """Write the gradient of the mean of `sae.losses.input_losses` into every trained tensor's ``.grad``."""
         w_enc, b_enc, w_dec, b_dec = self.weights.four()
-        low_enc, low_dec = w_enc.to(self.dtype), w_dec.to(self.dtype)
-        batch, elements = len(inputs), self.recipe.elements(self.weights.d_in)
-        f, g = self._activations, self._gradient
+        batch, d_in = inputs.shape
+        scale, share = 1 / (self.recipe.elements(d_in) * batch), weight / batch
+        f, x, e = self._activations, self._encode.inputs, self._errors
+        self._decoder[:, :d_in].copy_(w_dec)
+        norms = None
+        if isinstance(self.sparsity, L1):
+            norms = w_dec.norm(dim=1) if self.sparsity.norm_weighted else torch.ones_like(b_enc)
+            self._decoder[:, d_in].copy_(norms * share)
 
-        centred = self.weights.centred(inputs).to(self.dtype)
-        torch.addmm(b_enc.to(self.dtype), centred, low_enc.T, out=f)
+        self._encode(self.weights.centred(inputs), f)
         near, above = self._sparsify()
-        error = self._error
-        if self.dtype == error.dtype:
-            torch.addmm(b_dec, f, w_dec, out=error)
-        else:
-            error.copy_(f @ low_dec).add_(b_dec)
-        error.sub_(inputs)
-        squared = torch.linalg.vector_norm(error).square() / (elements * batch)
-        error.mul_(2 / (elements * batch))
-        low_error = error.to(self.dtype)
-        sums = (self._ones @ f).to(b_enc.dtype)
-        share = weight / batch
+        torch.mm(f, self._decoder, out=e)
+        penalty = e[:, d_in].sum(dtype=b_enc.dtype) if norms is not None else b_enc.new_tensor(above * share)
+        error = torch.sub(e[:, :d_in], inputs, out=self._error).add_(b_dec)
+        squared = torch.linalg.vector_norm(error).square() * scale
+        torch.mul(error, 2 * scale, out=e[:, :d_in])
+        e[:, d_in] = 1
 
-        match self.sparsity:
-            case L1(norm_weighted=norm_weighted):
-                norms = w_dec.norm(dim=1) if norm_weighted else torch.ones_like(b_enc)
-                torch.addmm((norms * share).to(self.dtype), low_error, low_dec.T, out=g)
-                penalty = (sums @ norms) * share
-            case JumpRelu(bandwidth=bandwidth):
-                norm_weighted, norms = False, b_enc
-                torch.mm(low_error, low_dec.T, out=g)
-                self._threshold_gradient(near, bandwidth, share)
-                penalty = b_enc.new_tensor(above * share)
-            case _:
-                assert_never(self.sparsity)
-        torch.ops.aten.threshold_backward.grad_input(g, f, 0, grad_input=g)
-
-        _product(f.T, low_error, gradient(w_dec))
-        if norm_weighted:
+        sums = self._product(f, e, gradient(w_dec))
+        if norms is not None and self._norm_weighted:
             gradient(w_dec).addcmul_((sums / norms.clamp_min(1e-12))[:, None], w_dec, value=share)
-        _product(g.T, centred, gradient(w_enc))
-        gradient(b_enc).copy_(g.T @ self._ones)
-        torch.sum(error, 0, out=gradient(b_dec))
+        firings = count_firings(f) if count else None
+        self._turn_into_gradient(near, share)
+        gradient(b_enc).copy_(self._product(f, x, gradient(w_enc)))
+        torch.sum(error, 0, out=gradient(b_dec)).mul_(2 * scale)
         if self.weights.pre_encoder_bias:
             gradient(b_dec).sub_(gradient(b_enc) @ w_enc)
-        return StepResult.of(squared, penalty, sums > 0, f)
+        return StepResult.of(squared, penalty, sums > 0, firings)
+
+    @property
+    def _norm_weighted(self) -> bool:
+        return isinstance(self.sparsity, L1) and self.sparsity.norm_weighted
 
     def _sparsify(self) -> tuple[Int64[Tensor, " near"], int]:
         """Pre-activations become activations, in place.
@@ -84,7 +86,7 @@ class DensePass:
         f = self._activations
         match self.sparsity:
             case L1():
-                f.relu_()
+                rectify(f)
                 return torch.empty(0, dtype=torch.int64, device=f.device), 0
             case JumpRelu(bandwidth=bandwidth):
                 threshold, near, above = self.weights.threshold.to(f.dtype), list[Tensor](), 0
@@ -96,17 +98,57 @@ class DensePass:
                     above += count_above(over)
                     near.append(places_above(over.abs_().neg_(), -bandwidth / 2) + begin * f.shape[1])
                 return torch.cat(near), above
+            case _:
+                assert_never(self.sparsity)
 
-    def _threshold_gradient(self, near: Int64[Tensor, " near"], bandwidth: float, share: float) -> None:
+    def _turn_into_gradient(self, near: Int64[Tensor, " near"], share: float) -> None:
+        """The activations' gradient takes their place, some rows at a time; the thresholds get theirs."""
+        f, rows = self._activations, len(self._gradient)
+        if isinstance(self.sparsity, JumpRelu):
+            gradient(self.weights.threshold).zero_()
+        for begin in range(0, len(f), rows):
+            part, errors = f[begin : begin + rows], self._errors[begin : begin + rows]
+            g = torch.mm(errors, self._decoder.T, out=self._gradient[: len(part)])
+            if isinstance(self.sparsity, JumpRelu):
+                edges = near.new_tensor([begin, begin + len(part)]) * f.shape[1]
+                first, last = torch.searchsorted(near, edges).tolist()
+                self._add_threshold_gradient(g, near[first:last] - begin * f.shape[1], self.sparsity.bandwidth, share)
+            if in_integers(part):
+                part.view(torch.int16).sign_().mul_(g.view(torch.int16))
+            else:
+                torch.ops.aten.threshold_backward.grad_input(g, part, 0, grad_input=part)
+
+    def _add_threshold_gradient(
+        self, g: Float[Tensor, "part unit"], near: Int64[Tensor, " near"], bandwidth: float, share: float
+    ) -> None:
         """``-(threshold * G + weight / batch) / bandwidth`` summed over the pre-activations near each threshold."""
         threshold = self.weights.threshold
         units = near % len(threshold)
-        moved = self._gradient.view(-1)[near].to(threshold.dtype).mul_(threshold[units]).add_(share)
-        gradient(threshold).zero_().index_add_(0, units, moved, alpha=-1 / bandwidth)
+        moved = g.view(-1)[near].to(threshold.dtype).mul_(threshold[units]).add_(share)
+        gradient(threshold).index_add_(0, units, moved, alpha=-1 / bandwidth)
 
 
-def _product(a: Tensor, b: Tensor, out: Tensor) -> None:
-    if a.dtype == out.dtype:
-        torch.mm(a, b, out=out)
-    else:
-        out.copy_(a @ b)
+class _Transposed:
+    """The product of a transposed (token, unit) tensor and a (token, column) one, which sums over tokens."""
+
+    def __init__(self, weights: Float[Tensor, "unit column"], inputs: Float[Tensor, "token column"]) -> None:
+        self._whole = torch.empty_like(weights)
+        self._turned = in_integers(weights)
+        if self._turned:
+            self._whole, self._right = weights.new_empty(weights.shape[::-1]), inputs.new_empty(inputs.shape[::-1])
+
+    def __call__(
+        self,
+        left: Float[Tensor, "token unit"],
+        right: Float[Tensor, "token column"],
+        out: Float[Tensor, "unit d_in"],
+    ) -> Float[Tensor, " unit"]:
+        """Write the first columns into `out`; the column after them."""
+        if self._turned:
+            # AMX takes twice as long where the large operand is the transposed one.
+            whole = torch.mm(self._right.copy_(right.T), left, out=self._whole).T
+        else:
+            whole = torch.mm(left.T, right, out=self._whole)
+        d_in = out.shape[1]
+        out.copy_(whole[:, :d_in])
+        return whole[:, d_in].to(out.dtype, copy=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Real
 from torch import Tensor
 
 
@@ -20,14 +20,14 @@ class StepResult:
     """The rest of it with its weight: L1, L0, or the dead units' loss."""
     fired: Bool[Tensor, " unit"]
     """Units that fired at least once in the batch."""
-    activations: Float[Tensor, "..."]
-    """Of the batch: all of them as (token, unit), or in the TopK family one per chosen unit. Until the next step."""
+    firings: int | None
+    """How many activations of the batch are above 0; None where it was not asked for."""
 
     @classmethod
-    def of(cls, mse: Tensor, penalty: Tensor, fired: Tensor, activations: Tensor) -> "StepResult":
+    def of(cls, mse: Tensor, penalty: Tensor, fired: Tensor, firings: int | None) -> "StepResult":
         """From tensors of one number each, read together."""
         first, second = torch.stack([mse, penalty]).tolist()
-        return cls(first + second, first, second, fired, activations)
+        return cls(first + second, first, second, fired, firings)
 
 
 def gradient(tensor: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def places_above(values: Float[Tensor, "..."], limit: float) -> Int64[Tensor, " 
     return torch.from_numpy(np.flatnonzero(above))
 
 
-def count_above(values: Float[Tensor, "..."], limit: float = 0.0) -> int:
+def count_above(values: Real[Tensor, "..."], limit: float = 0.0) -> int:
     """How many entries are above `limit`."""
     above = _compared(values, limit)
     return int(above.sum()) if isinstance(above, Tensor) else int(np.count_nonzero(above))
@@ -52,6 +52,6 @@ def count_above(values: Float[Tensor, "..."], limit: float = 0.0) -> int:
 
 def _compared(values: Tensor, limit: float) -> np.ndarray | Tensor:
     """On a processor by numpy, whose comparisons and searches are several times faster than torch's."""
-    if values.device.type == "cpu" and values.dtype in {torch.float32, torch.float64}:
+    if values.device.type == "cpu" and values.dtype is not torch.bfloat16:
         return values.numpy() > limit
     return values > limit

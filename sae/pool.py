@@ -53,12 +53,10 @@ class Pool:
             return
         self._pieces, self._taken = rows(0), 0
         self._order = np.empty(0, dtype=np.int64)
-        first = self._fresh(batch)
+        first = self._rest = self._next()
         self.rows: Float[Tensor, "token d_in"] = first.new_empty(size, first.shape[1])
         """The rows that wait to be drawn."""
-        self.rows[:batch] = first
-        for begin in range(batch, size, batch):
-            self.rows[begin : begin + batch] = self._fresh(batch)
+        self._fill(torch.arange(size, device=first.device))
 
     def draw(self) -> Float[Tensor, "token d_in"]:
         """The next batch. Raises `UserError` when the stream has ended."""
@@ -67,7 +65,7 @@ class Pool:
         taken, self._order = self._order[: self._batch], self._order[self._batch :]
         slots = torch.from_numpy(taken).to(self.rows.device)
         drawn = self.rows.index_select(0, slots)
-        self.rows.index_copy_(0, slots, self._fresh(self._batch))
+        self._fill(slots)
         return drawn
 
     def state(self) -> PoolState:
@@ -76,19 +74,21 @@ class Pool:
         state = self._rng.bit_generator.state
         return PoolState(self.rows, rest, torch.from_numpy(self._order.copy()), self._taken, dict(state))
 
-    def _fresh(self, count: int) -> Tensor:
-        parts: list[Tensor] = []
-        while count:
+    def _fill(self, slots: Int64[Tensor, " slot"]) -> None:
+        while len(slots):
             if self._rest is None or not len(self._rest):
-                self._rest = next(self._pieces, None)
-                self._taken += 1
-            if self._rest is None:
-                raise UserError(
-                    "The activations ran out before the training did.",
-                    "A run takes its tokens and, besides, one pool.",
-                    "Give a stream that repeats itself, or ask for fewer tokens.",
-                )
-            parts.append(self._rest[:count])
-            self._rest = self._rest[count:]
-            count -= len(parts[-1])
-        return torch.cat(parts)
+                self._rest = self._next()
+            part, self._rest = self._rest[: len(slots)], self._rest[len(slots) :]
+            self.rows.index_copy_(0, slots[: len(part)], part)
+            slots = slots[len(part) :]
+
+    def _next(self) -> Tensor:
+        piece = next(self._pieces, None)
+        if piece is None:
+            raise UserError(
+                "The activations ran out before the training did.",
+                "A run takes its tokens and, besides, one pool.",
+                "Give a stream that repeats itself, or ask for fewer tokens.",
+            )
+        self._taken += 1
+        return piece

@@ -44,14 +44,15 @@ class Step:
         weight: float,
         learning_rate: float,
         dead: Int64[Tensor, " dead"] | None = None,
+        count: bool = False,
     ) -> StepResult:
         """Train on one batch of `inputs`, or this rank's part of it, centred and scaled already.
 
-        `weight` is that of the sparsity penalty, `dead` the units that the auxiliary loss trains. Where the loss is
-        not finite, no weight changes.
+        `weight` is that of the sparsity penalty, `dead` the units that the auxiliary loss trains; with `count` the
+        activations above 0 are counted. Where the loss is not finite, no weight changes.
         """
         with matmul_precision(self.recipe.precision):
-            result = self.backward(inputs, weight, dead)
+            result = self.backward(inputs, weight, dead, count=count)
         result = self.ranks.agree(result, self._different())
         if not math.isfinite(result.loss):
             return result
@@ -72,14 +73,19 @@ class Step:
 
     @torch.no_grad()
     def backward(
-        self, inputs: Float[Tensor, "token d_in"], weight: float, dead: Int64[Tensor, " dead"] | None = None
+        self,
+        inputs: Float[Tensor, "token d_in"],
+        weight: float,
+        dead: Int64[Tensor, " dead"] | None = None,
+        *,
+        count: bool = False,
     ) -> StepResult:
         """Write the gradient of `sae.losses.objective` into the ``.grad`` of every trained tensor."""
         match self._pass:
             case DensePass() as dense:
-                return dense(inputs, weight)
+                return dense(inputs, weight, count=count)
             case SparsePass() as sparse:
-                return sparse(inputs, dead)
+                return sparse(inputs, dead, count=count)
 
     def _different(self) -> list[Tensor]:
         """What ranks make of their parts of a batch: the gradients and, for BatchTopK, the running threshold."""

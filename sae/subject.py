@@ -101,7 +101,10 @@ class Subject:
     def rows(self, site: Site, windows: Windows) -> Float[Tensor, "token width"]:
         """The site's activations at the positions that count, window by window; see `activations`."""
         value = self.activations(site, torch.from_numpy(windows.tokens.astype(np.int64)))
-        return value[torch.from_numpy(windows.counted()).to(self.device)]
+        counted = windows.counted()
+        if counted.all():
+            return value.flatten(0, 1)
+        return value.flatten(0, 1).index_select(0, torch.from_numpy(np.flatnonzero(counted)).to(self.device))
 
     @torch.no_grad()
     def loss(

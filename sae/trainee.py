@@ -18,14 +18,14 @@ from sae.config import BatchTopK, TopK, TrainingRecipe
 from sae.dictionary import Dictionary
 from sae.errors import UserError
 from sae.formats.saelens import SaeMetadata, save_saelens
-from sae.outcome import StepResult, count_above
+from sae.outcome import StepResult
 from sae.ranks import ALONE, Ranks
 from sae.resample import choose_inputs, dead_units, reset_moments, revive, sample_losses
 from sae.step import Step, matmul_precision, ramp
 
 _SAMPLE = 16_384
 """Inputs that decide how inputs are centred and scaled, and the geometric median."""
-_ROWS_AT_ONCE = 4096
+_ROWS_AT_ONCE = 512
 _ULTRA_LOW = 1e-6
 """Density below which a living unit counts as ultra-low (Towards Monosemanticity)."""
 _ULTRA_LOW_TOKENS = 10_000_000
@@ -115,7 +115,8 @@ class Trainee:
             ramp(self.done - self._resampled, recipe.steps, warmup=recipe.resample_warmup),
         )
         dead = self.dead() if isinstance(recipe.sparsity, TopK | BatchTopK) else None
-        result = self.step(inputs, weight=weight, learning_rate=learning_rate, dead=dead)
+        logged = self._due(self.done + 1, recipe.log_every)
+        result = self.step(inputs, weight=weight, learning_rate=learning_rate, dead=dead, count=logged)
         if not math.isfinite(result.loss):
             raise UserError(
                 f"The loss is {result.loss} at step {self.done}, after {self.tokens} tokens{self._called()}.",
@@ -123,14 +124,14 @@ class Trainee:
             )
         self.done += 1
         self._count(result)
-        log = self._log(inputs, result, learning_rate) if self.due(recipe.log_every) else None
+        log = self._log(inputs, result, learning_rate) if logged else None
         if self.done in recipe.resample_steps:
             self._resample(pool, weight)
         return log
 
     def due(self, every: int) -> bool:
         """Whether the last step crossed a multiple of `every` tokens, or was the last of the run."""
-        return self.tokens // every > (self.tokens - self.recipe.batch) // every or self.done == self.recipe.steps
+        return self._due(self.done, every)
 
     def dead(self) -> Int64[Tensor, " dead"]:
         """Units that have not fired within the recipe's dead window."""
@@ -199,6 +200,10 @@ class Trainee:
         trainee._logged = (trainee.tokens, time.monotonic())
         return trainee
 
+    def _due(self, done: int, every: int) -> bool:
+        batch = self.recipe.batch
+        return done * batch // every > (done - 1) * batch // every or done == self.recipe.steps
+
     def _called(self) -> str:
         return f" ({self.name})" if self.name else ""
 
@@ -259,7 +264,7 @@ class Trainee:
             loss=result.loss,
             mse=result.mse,
             penalty=result.penalty,
-            l0=self.ranks.average(count_above(result.activations) / len(inputs)),
+            l0=self.ranks.average((result.firings or 0) / len(inputs)),
             fvu=fvu,
             dead=len(self.dead()),
             ultra_low=self._ultra_low,

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 import torch
@@ -103,3 +104,15 @@ def test_a_document_is_spread_over_a_pass_as_by_a_full_shuffle() -> None:
     together[0] = (together[0] - batch) * length / (length - 1)  # no row with itself
     expected = [batch * length * (batches - lag) / batches**2 for lag in range(9)]
     assert together == pytest.approx(expected, rel=0.05)
+
+
+def test_successive_batches_share_documents_as_rarely_as_after_a_full_shuffle_of_the_pool() -> None:
+    """Two rows of successive batches come from one document hardly more often than from `size` shuffled rows."""
+    length, batch, size, draws = 16, 64, 2048, 600
+    documents = torch.arange(draws * batch + size).div(length, rounding_mode="floor").float()
+    pool = Pool(lambda start: iter(documents[:, None].split(96)[start:]), size=size, batch=batch, seed=0)
+    drawn = [pool.draw().squeeze(1) for _ in range(draws)][size // batch :]
+    pairs = [torch.isin(a, b).float().mean().item() for a, b in pairwise(drawn)]
+    shuffled = documents[torch.randperm(size, generator=torch.Generator().manual_seed(0))].split(batch)
+    wanted = [torch.isin(a, b).float().mean().item() for a, b in pairwise(shuffled)]
+    assert sum(pairs) / len(pairs) == pytest.approx(sum(wanted) / len(wanted), rel=0.1)

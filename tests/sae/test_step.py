@@ -4,12 +4,16 @@ import dataclasses
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sae.architectures.initial import initial_weights
 from sae.architectures.weights import Weights
 from sae.config import JumpRelu, TrainingRecipe
+from sae.encode import rectify
 from sae.losses import objective, pre_activations, sparsified
 from sae.recipes import april_2024, batchtopk, bricken_2023, jumprelu, topk
+from sae.sparse import largest
 from sae.step import Step, matmul_precision, ramp, remove_parallel
 
 D_IN, UNITS, BATCH = 6, 10, 32
@@ -52,7 +56,7 @@ def _leaves(weights: Weights, recipe: TrainingRecipe) -> Weights:
 def test_gradients_equal_autograd(recipe: TrainingRecipe, dead: torch.Tensor | None) -> None:
     """Every gradient agrees with autograd on the written objective to 1e-10, tied bias and thresholds included."""
     weights, x = _weights(recipe), _batch()
-    result = Step(weights, recipe).backward(x, 0.3, dead)
+    result = Step(weights, recipe).backward(x, 0.3, dead, count=True)
     reference = _leaves(weights, recipe)
     loss = objective(reference, recipe, x, 0.3, dead)
     loss.backward()
@@ -65,7 +69,7 @@ def test_gradients_equal_autograd(recipe: TrainingRecipe, dead: torch.Tensor | N
     assert result.mse + result.penalty == pytest.approx(result.loss)
     active = sparsified(pre_activations(weights, x), weights, recipe.sparsity) > 0
     assert torch.equal(result.fired, active.any(0))
-    assert (result.activations > 0).sum() == active.sum()
+    assert result.firings == active.sum()
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=IDS)
@@ -118,8 +122,11 @@ def test_the_threshold_of_a_batch_topk_follows_its_batches() -> None:
     """The first batch sets it to its smallest activation, the next ones move it by the rate."""
     recipe = batchtopk(**SIZES, k=3, threshold_rate=0.25)
     weights = _weights(recipe)
-    step = Step(weights, recipe)
-    smallest = [step.backward(_batch(seed), 0.0).activations.min().item() for seed in (1, 2)]
+    step, smallest = Step(weights, recipe), list[float]()
+    for x in (_batch(1), _batch(2)):
+        step.backward(x, 0.0)
+        activations = sparsified(pre_activations(weights, x), weights, recipe.sparsity)
+        smallest.append(activations[activations > 0].min().item())
     assert weights.threshold.item() == pytest.approx(0.75 * smallest[0] + 0.25 * smallest[1])
 
 
@@ -186,3 +193,32 @@ def test_ramp_rises_and_falls_linearly() -> None:
     assert set(values[9:81]) == {1.0}
     assert values[-2:] == pytest.approx([0.1, 0.05])
     assert {ramp(step, 100, warmup=0.0) for step in range(100)} == {1.0}
+
+
+def test_a_bfloat16_is_rectified_as_an_integer() -> None:
+    """All numbers of bfloat16, infinities included, become what ReLU makes of them."""
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
+    numbers = every[~every.isnan()]
+    rectified = numbers.clone()
+    rectify(rectified)
+    assert len(numbers) > 65_000
+    assert torch.equal(rectified, numbers.relu())
+
+
+@given(st.integers(1, 3), st.integers(1, 40), st.integers(1, 9), st.integers(0, 99))
+def test_the_largest_of_every_row_are_found_by_blocks(tokens: int, eighths: int, k: int, seed: int) -> None:
+    """The same values as torch's own, from places that hold them and differ."""
+    values = torch.randint(-50, 50, (tokens, 8 * eighths), generator=torch.Generator().manual_seed(seed))
+    k = min(k, 8 * eighths)
+    found, places = largest(values, k)
+    assert torch.equal(found.sort(dim=1).values, values.topk(k).values.flip(1))
+    assert torch.equal(values.gather(1, places), found)
+    assert all(len(row.unique()) == k for row in places)
+
+
+def test_a_unit_chosen_at_zero_has_not_fired() -> None:
+    """Where fewer than k pre-activations are above 0, the rest of the chosen count as silent."""
+    recipe = topk(**SIZES, k=3)
+    weights = _weights(recipe, torch.float32)
+    weights.b_enc.sub_(100)
+    assert not Step(weights, recipe).backward(_batch(1, torch.float32), 0.0).fired.any()

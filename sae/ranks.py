@@ -88,7 +88,7 @@ class Ranks:
     def agree(self, result: StepResult, tensors: Sequence[Tensor]) -> StepResult:
         """What all ranks saw in their parts of a batch; `tensors`, such as gradients, become their means in place.
 
-        Its activations are still those of this rank's part.
+        Its firings are still those of this rank's part.
         """
         if self.count == 1:
             return result

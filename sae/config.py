@@ -63,6 +63,8 @@ class JumpRelu:
     """Width of the window around a threshold in which pre-activations move it, in the units of scaled inputs."""
     threshold: float
     """Every threshold at the start, above 0."""
+    pre_act_weight: float = 0.0
+    """Weight of how far below their thresholds the pre-activations of dead units lie, which brings them back."""
 
 
 Sparsity: TypeAlias = L1 | TopK | BatchTopK | JumpRelu

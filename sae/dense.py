@@ -30,8 +30,10 @@ class DensePass:
         self._error = like.new_empty(recipe.batch, weights.d_in)
         self._ones = like.new_ones(recipe.batch, dtype=self.dtype)
 
-    def __call__(self, inputs: Float[Tensor, "token d_in"], weight: float) -> StepResult:
-        """Write the gradient of the mean of `sae.losses.input_losses` into every trained tensor's ``.grad``."""
+    def __call__(
+        self, inputs: Float[Tensor, "token d_in"], weight: float, dead: Int64[Tensor, " dead"] | None
+    ) -> StepResult:
+        """Write the gradient of `sae.losses.objective` into every trained tensor's ``.grad``."""
         w_enc, b_enc, w_dec, b_dec = self.weights.four()
         low_enc, low_dec = w_enc.to(self.dtype), w_dec.to(self.dtype)
         batch, elements = len(inputs), self.recipe.elements(self.weights.d_in)
@@ -71,6 +73,8 @@ class DensePass:
             gradient(w_dec).addcmul_((sums / norms.clamp_min(1e-12))[:, None], w_dec, value=share)
         _product(g.T, centred, gradient(w_enc))
         gradient(b_enc).copy_(g.T @ self._ones)
+        if isinstance(self.sparsity, JumpRelu) and dead is not None and len(dead):
+            penalty = penalty + self._pre_activation_loss(self.sparsity.pre_act_weight / batch, centred, sums, dead)
         torch.sum(error, 0, out=gradient(b_dec))
         if self.weights.pre_encoder_bias:
             gradient(b_dec).sub_(gradient(b_enc) @ w_enc)
@@ -103,6 +107,24 @@ class DensePass:
         units = near % len(threshold)
         moved = self._gradient.view(-1)[near].to(threshold.dtype).mul_(threshold[units]).add_(share)
         gradient(threshold).zero_().index_add_(0, units, moved, alpha=-1 / bandwidth)
+
+
+    def _pre_activation_loss(
+        self, share: float, centred: Float[Tensor, "token d_in"], sums: Float[Tensor, " unit"], dead: Tensor
+    ) -> Float[Tensor, ""]:
+        """Add the gradient of `sae.losses.pre_activation_loss`; its value. `sums` are those of the activations.
+
+        Where a unit does not fire its pre-activation lies below the threshold; what these sum to is what all sum to,
+        a matrix-vector product, less the activations.
+        """
+        w_enc, b_enc, threshold = self.weights.W_enc, self.weights.b_enc, self.weights.threshold
+        below = (self._activations.index_select(1, dead) == 0).to(self.dtype)
+        times = (self._ones @ below).to(b_enc.dtype)
+        of_all = w_enc[dead] @ (self._ones @ centred).to(w_enc.dtype) + b_enc[dead] * len(centred)
+        gradient(w_enc).index_add_(0, dead, (below.T @ centred).to(w_enc.dtype), alpha=-share)
+        gradient(b_enc).index_add_(0, dead, times, alpha=-share)
+        gradient(threshold).index_add_(0, dead, times, alpha=share)
+        return (times @ threshold[dead] - (of_all - sums[dead]).sum()) * share
 
 
 def _product(a: Tensor, b: Tensor, out: Tensor) -> None:

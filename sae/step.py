@@ -46,7 +46,7 @@ class Step:
     ) -> StepResult:
         """Train on one batch of `inputs`, centred and scaled already.
 
-        `weight` is that of the sparsity penalty, `dead` the units that the auxiliary loss trains. Where the loss is
+        `weight` is that of the sparsity penalty, `dead` the units that a loss of their own trains. Where the loss is
         not finite, no weight changes.
         """
         with matmul_precision(self.recipe.precision):
@@ -75,7 +75,7 @@ class Step:
         """Write the gradient of `sae.losses.objective` into the ``.grad`` of every trained tensor."""
         match self._pass:
             case DensePass() as dense:
-                return dense(inputs, weight)
+                return dense(inputs, weight, dead)
             case SparsePass() as sparse:
                 return sparse(inputs, dead)
 

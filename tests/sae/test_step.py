@@ -22,7 +22,7 @@ RECIPES = [
     topk(**SIZES, k=3),
     topk(**SIZES, k=3, aux_k=2, pre_encoder_bias=False, mean_over_elements=True),
     batchtopk(**SIZES, k=3),
-    jumprelu(**SIZES, bandwidth=0.5, threshold=0.3),
+    jumprelu(**SIZES, bandwidth=0.5, threshold=0.3, pre_act_weight=0.2),
 ]
 IDS = [f"{i}-{recipe.name}" for i, recipe in enumerate(RECIPES)]
 DEAD = torch.tensor([1, 4, 5, 7])

@@ -19,7 +19,7 @@ from autointerp.config import parse_count
 from autointerp.wiring import score_windows
 from sae import PRETRAINED
 from sae.corpus.corpus import load_corpus
-from sae.metrics import evaluate_dictionary
+from sae.metrics import evaluate_dictionaries
 from sae.recipes import training_recipe
 from sae.rows import sweep
 from sae.subject import load_subject
@@ -66,10 +66,10 @@ def measure(subject, corpus, d_sae, tokens, seed, work):
         resume=True,
     )
     held_out = score_windows(corpus, EVALUATED, 0)
-    found = {}
-    for name, dictionary in trained.items():
-        metrics = evaluate_dictionary(subject, site, dictionary, held_out)
-        found[name] = {measure: getattr(metrics, measure) for measure in MEASURES}
+    found = {
+        name: {measure: getattr(metrics, measure) for measure in MEASURES}
+        for name, metrics in evaluate_dictionaries(subject, site, trained, held_out).items()
+    }
     return {"seed": seed, "seconds": round(time.monotonic() - begun), "measures": found}
 
 

@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +97,9 @@ def matched(
         runs.add({**setting.key(), "weight": weight, **values, "seconds": round(time.monotonic() - began, 1)})
         row = runs.rows[-1]
         print(f"{setting.on} {setting.recipe} {name} {weight:.4g}: L0 {row['l0']:.2f}, {row['seconds']} s", flush=True)
+
+
+def paced(name: str, **changes: Any) -> TrainingRecipe:
+    """The preset `name` with `changes`, at the learning rate that `topk` has at this width."""
+    recipe = training_recipe(name, **changes)
+    return replace(recipe, learning_rate=training_recipe("topk", d_sae=recipe.d_sae).learning_rate)

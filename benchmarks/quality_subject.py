@@ -16,7 +16,7 @@ from torch import Tensor
 from autointerp.arms import explain_windows
 from autointerp.training import summary
 from autointerp.wiring import score_windows, subject_path
-from benchmarks.matching import Runs, Setting, matched
+from benchmarks.matching import Runs, Setting, matched, paced
 from sae.architectures.topk import TopKAutoencoder
 from sae.architectures.weights import Trained
 from sae.corpus.corpus import load_corpus
@@ -24,7 +24,6 @@ from sae.corpus.windows import Windows
 from sae.features import encoded
 from sae.formats import load_dictionary
 from sae.metrics import ULTRA_LOW, ULTRA_LOW_TOKENS, evaluate_dictionaries
-from sae.recipes import training_recipe
 from sae.rows import activation_rows
 from sae.sites import Site
 from sae.step import matmul_precision
@@ -137,9 +136,7 @@ def _train(
 ) -> dict[str, Any]:
     """A dictionary in its place on disk; its L0 and error on `looked_at`."""
     changes: dict[str, Any] = {field: weight, **({"precision": given.precision} if given.precision else {})}
-    recipe = training_recipe(
-        name, d_sae=width, tokens=given.tokens, batch=given.batch, checkpoint_every=10**12, **changes
-    )
+    recipe = paced(name, d_sae=width, tokens=given.tokens, batch=given.batch, checkpoint_every=10**12, **changes)
     place = _place(given.work / str(given.tokens), str(width), name, weight)
     shutil.rmtree(place, ignore_errors=True)
     dictionary = train_on(rows, recipe, place)

@@ -41,7 +41,7 @@ EVALUATED = 40_000
 
 def recipes(d_sae, tokens, seed):
     """One per architecture and precision."""
-    sizes = {"d_sae": d_sae, "tokens": tokens, "batch": 2048, "seed": seed, "checkpoint_every": 400_000}
+    sizes = {"d_sae": d_sae, "tokens": tokens, "batch": 1024, "seed": seed, "checkpoint_every": 400_000}
     return {
         f"{name}-{precision}": training_recipe(name, **sizes, precision=precision, **changes)
         for name, changes in SETTINGS.items()
@@ -77,7 +77,7 @@ def table(about, runs):
     """The page: means over the seeds with their range, and where a precision leaves the range of fp32."""
     lines = ["# Precision of the training step: quality", ""]
     lines += [
-        f"512 -> {about['d_sae']:,} on the demonstration subject, {about['tokens']:,} tokens, batch 2,048, seeds "
+        f"512 -> {about['d_sae']:,} on the demonstration subject, {about['tokens']:,} tokens, batch 1,024, seeds "
         + ", ".join(str(run["seed"]) for run in runs)
         + f"; measured on {EVALUATED:,} held-out tokens.",
         "Mean over the seeds (smallest to largest). *Same*: for every measure, the mean differs from that of fp32 by",
@@ -106,7 +106,7 @@ def main():
     """Measure the seeds that are missing and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--d-sae", type=int, default=1024)
-    parser.add_argument("--tokens", default="800k")
+    parser.add_argument("--tokens", default="300k")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--work", type=Path, default=Path("runs/sae_precision"), help="where the sweeps are trained")
     parser.add_argument("--out", type=Path, default=RESULTS)

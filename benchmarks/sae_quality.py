@@ -22,8 +22,7 @@ import torch
 
 from autointerp.training import summary
 from benchmarks import quality_subject
-from benchmarks.matching import Runs, Setting, matched
-from sae.recipes import training_recipe
+from benchmarks.matching import Runs, Setting, matched, paced
 from sae.synthetic import Kind, Planting, plant
 from sae.trainer import train_on
 from sae.truth import evaluate_truth
@@ -44,7 +43,8 @@ def truth(given: argparse.Namespace) -> str:
     plan = Planting("independent")
     said = (
         f"Vectors of {plan.d} numbers, {plan.features} planted directions, {plan.active:g} of them active on average; "
-        f"as many units; {given.tokens:,} vectors, batch 1,024; mean over {given.seeds} seeds (least to most)."
+        f"as many units; {given.tokens:,} vectors, batch 1,024, all recipes at a learning rate of "
+        f"{paced('topk', d_sae=plan.features).learning_rate:.2g}, fp32; mean over {given.seeds} seeds (least to most)."
     )
     return _page("Dictionaries against what was planted, at the planted L0", "truth", said, head, lines)
 
@@ -75,7 +75,8 @@ def _planted_cell(
 
     def make(field: str, weight: float) -> Mapping[str, Any]:
         units = planted.planting.features
-        recipe = training_recipe(name, d_sae=units, tokens=given.tokens, batch=1024, seed=seed, **{field: weight})
+        changes = {"d_sae": units, "tokens": given.tokens, "batch": 1024, "seed": seed, field: weight}
+        recipe = paced(name, **changes, precision="fp32")
         with tempfile.TemporaryDirectory() as out:
             dictionary = train_on(planted.rows(), recipe, Path(out) / "sae")
         return summary(evaluate_truth(dictionary, planted.directions, planted.held_out(50_000)))

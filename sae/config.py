@@ -49,7 +49,7 @@ class BatchTopK:
     """As for TopK."""
     aux_weight: float = 1 / 32
     """As for TopK."""
-    threshold_rate: float = 0.01
+    threshold_rate: float = 0.05
     """How far a batch moves the running threshold towards its own, 0 to 1."""
 
 

@@ -108,7 +108,6 @@ class DensePass:
         moved = self._gradient.view(-1)[near].to(threshold.dtype).mul_(threshold[units]).add_(share)
         gradient(threshold).zero_().index_add_(0, units, moved, alpha=-1 / bandwidth)
 
-
     def _pre_activation_loss(
         self, share: float, centred: Float[Tensor, "token d_in"], sums: Float[Tensor, " unit"], dead: Tensor
     ) -> Float[Tensor, ""]:

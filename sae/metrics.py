@@ -142,9 +142,7 @@ class _Sums:
 
 
 @torch.no_grad()
-def _sums(
-    subject: Subject, site: Site, dictionaries: Mapping[str, Dictionary], windows: Windows, batch: int
-) -> _Sums:
+def _sums(subject: Subject, site: Site, dictionaries: Mapping[str, Dictionary], windows: Windows, batch: int) -> _Sums:
     fired = {name: np.zeros(dictionary.n_units, dtype=np.int64) for name, dictionary in dictionaries.items()}
     error = dict.fromkeys(dictionaries, 0.0)
     total = torch.zeros(site.width, dtype=torch.float64, device=subject.device)

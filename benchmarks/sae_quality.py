@@ -28,6 +28,8 @@ from sae.trainer import train_on
 from sae.truth import evaluate_truth
 
 RECIPES = ("bricken-2023", "april-2024", "topk", "batchtopk", "jumprelu")
+STARTS = {"bricken-2023": 0.06, "april-2024": 3.0, "jumprelu": 0.03}
+"""Sparsity weights to try first on planted dictionaries."""
 _ANCHORS = """
 Anchors from Towards Monosemanticity (Bricken et al. 2023), another model and 8 billion vectors: A/1 (4,096) recovers
 0.79 of the loss by zero ablation, 168 dead and 292 ultra-low of 4,096; A/5 (131,072) recovers 0.945.
@@ -55,7 +57,7 @@ def _planted_lines(kind: Kind, given: argparse.Namespace) -> list[Sequence[str]]
     for name in given.recipes:
         cells = list[dict[str, Any]]()
         for seed in range(given.seeds):
-            first = cells[0]["weight"] if cells else None
+            first = cells[0]["weight"] if cells else STARTS.get(name)
             cells.append(_planted_cell(kind, name, seed, given, runs, first))
         fields = ("mcc", "mmcs_planted", "mmcs_units", "matched_correlation", "uniqueness", "f1", "shrinkage", "fvu")
         weights = "/".join(f"{cell['weight']:.3g}" for cell in cells)

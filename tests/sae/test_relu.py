@@ -200,3 +200,10 @@ def test_the_papers_schedule_is_the_papers() -> None:
     assert recipe.dead_steps == 12_500
     assert recipe.resample_warmup == 0
     assert recipe.pool_batches * recipe.batch == recipe.resample_inputs == 819_200
+
+
+def test_wider_dictionaries_learn_more_slowly() -> None:
+    """Without a learning rate of its own, a recipe's falls with the square root of the width; one given is kept."""
+    assert topk(d_sae=4096).learning_rate == pytest.approx(2 * topk(d_sae=16_384).learning_rate)
+    assert jumprelu(d_sae=16_384, learning_rate=0.5).learning_rate == 0.5
+    assert batchtopk(d_sae=40).learning_rate == 0.01

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from autointerp.config import load_run
 from autointerp.harvesting import stored
 from autointerp.protocols.catalog import make_presets
 from autointerp.report.tables import read_outcomes
@@ -65,7 +66,7 @@ def by_skill(
     harvested: Path, patch: pytest.MonkeyPatch, skills: Sequence[Skill], enough: int
 ) -> list[dict[tuple[str, str], float]]:
     """Means by skill, all from the same harvest."""
-    folder, truth = harvested.parent, Truth.of(stored(harvested), make_presets(PROTOCOLS, 0))
+    folder, truth = harvested.parent, Truth.of(stored(load_run(harvested), harvested), make_presets(PROTOCOLS, 0))
     reached: list[dict[tuple[str, str], float]] = []
     for skill in skills:
         run = folder / skill

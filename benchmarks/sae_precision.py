@@ -35,6 +35,8 @@ SETTINGS = {
 """Recipe and what differs from the preset."""
 PRECISIONS = ("fp32", "medium", "bf16")
 MEASURES = {"l0": "L0", "fvu": "FVU", "recovered_mean": "loss recovered (mean ablation)", "dead": "silent units"}
+_SEEDS = 3
+"""Below which there is no spread to hold a difference against."""
 EVALUATED = 20_000
 """Tokens of the score split."""
 
@@ -99,6 +101,8 @@ def table(about, runs):
                 if abs(mean - statistics.mean(full)) > spread:
                     apart.append(title)
             verdict = "-" if precision == "fp32" else f"no: {', '.join(apart)}" if apart else "yes"
+            if precision != "fp32" and len(runs) < _SEEDS:
+                verdict = "too few seeds to tell"
             lines.append(f"| {recipe} | {precision} | {' | '.join(cells)} | {verdict} |")
     return "\n".join(lines) + "\n"
 

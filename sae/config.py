@@ -118,8 +118,9 @@ class TrainingRecipe:
     """A unit is dead when it has not fired for this fraction of the run."""
     pool_batches: int = 64
     """Batches in the shuffle pool; a run of fewer steps has a smaller pool."""
-    precision: Precision = "fp32"
-    """Of the training step."""
+    precision: Precision = "medium"
+    """Of the training step. No measure of quality told ``medium`` or ``bf16`` from ``fp32`` in any architecture by more
+    than seeds differ (``results/benchmarks/sae_precision.md``, on a processor with AMX); ``bf16`` is not always faster."""
     checkpoint_every: int = 5_000_000
     """Tokens between checkpoints."""
     log_every: int = 100_000

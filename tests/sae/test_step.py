@@ -16,7 +16,7 @@ from sae.recipes import april_2024, batchtopk, bricken_2023, jumprelu, topk
 from sae.step import Step, matmul_precision, ramp, remove_parallel
 
 D_IN, UNITS, BATCH = 6, 10, 32
-SIZES = {"batch": BATCH, "d_sae": UNITS}
+SIZES = {"batch": BATCH, "d_sae": UNITS, "precision": "fp32"}
 RECIPES = [
     bricken_2023(**SIZES),
     april_2024(**SIZES),

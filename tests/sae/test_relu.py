@@ -207,3 +207,9 @@ def test_wider_dictionaries_learn_more_slowly() -> None:
     assert topk(d_sae=4096).learning_rate == pytest.approx(2 * topk(d_sae=16_384).learning_rate)
     assert jumprelu(d_sae=16_384, learning_rate=0.5).learning_rate == 0.5
     assert batchtopk(d_sae=40).learning_rate == 0.01
+
+
+def test_the_default_precision_is_what_the_comparison_allows() -> None:
+    """Every preset multiplies in bfloat16 where that is faster; full precision is one flag away."""
+    assert {make().precision for make in RECIPES.values()} == {"medium"}
+    assert bricken_2023(precision="fp32").precision == "fp32"

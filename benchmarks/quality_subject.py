@@ -67,7 +67,7 @@ def lines(given: argparse.Namespace) -> tuple[str, list[tuple[str, ...]]]:
     said = (
         f"{given.subject} at {SITE}, {site.width} neurons, of which {_fires(looked_at):.1f} fire on a token: the "
         f"neurons themselves are a dictionary with that L0 and no error. {given.tokens:,} tokens of the explain split, "
-        f"batch {given.batch:,}, precision {given.precision or 'of the recipe'}, one seed; {held_out.n_tokens:,} "
+        f"batch {given.batch:,}, precision {given.precision or 'of the recipe'}, one seed, all at the learning rate of topk; {held_out.n_tokens:,} "
         f"tokens of the score split for L0, FVU and the losses. *A neuron*: share of living units whose direction has "
         f"a cosine above {_ALIGNED} with one neuron. Dead: never fired; ultra-low: fired, with a density below 1e-6; "
         f"both in the number of tokens in brackets, of both splits."
@@ -79,10 +79,10 @@ def _line(setting: Setting, row: Mapping[str, Any], runs: Runs) -> tuple[str, ..
     found, counts = (next(iter(runs.of(replace(setting, table=table))), None) for table in ("losses", "counts"))
     dead = below = "not counted"
     if counts is not None:
-        dead = f"{counts['never']:,} ({counts['counted'] / 1e6:.1f} M)"
+        dead = f"{counts['never']:,} ({counts['counted']:,})"
         below = f"{counts['below']:,}" if counts["counted"] >= ULTRA_LOW_TOKENS else "too few tokens"
     elif found is not None:
-        dead, below = f"{found['dead']:,} ({found['n_tokens'] / 1e6:.1f} M)", "not counted"
+        dead, below = f"{found['dead']:,} ({found['n_tokens']:,})", "not counted"
     assert found is not None
     return (
         f"{int(setting.on):,}", setting.recipe, f"{row['weight']:.3g}", f"{found['l0']:.1f}", f"{found['fvu']:.3f}",

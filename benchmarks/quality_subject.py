@@ -67,7 +67,8 @@ def lines(given: argparse.Namespace) -> tuple[str, list[tuple[str, ...]]]:
     said = (
         f"{given.subject} at {SITE}, {site.width} neurons, of which {_fires(looked_at):.1f} fire on a token: the "
         f"neurons themselves are a dictionary with that L0 and no error. {given.tokens:,} tokens of the explain split, "
-        f"batch {given.batch:,}, precision {given.precision or 'of the recipe'}, one seed, all at the learning rate of topk; {held_out.n_tokens:,} "
+        f"batch {given.batch:,}, precision {given.precision or 'of the recipe'}, one seed, all at the learning rate of "
+        f"topk; {held_out.n_tokens:,} "
         f"tokens of the score split for L0, FVU and the losses. *A neuron*: share of living units whose direction has "
         f"a cosine above {_ALIGNED} with one neuron. Dead: never fired; ultra-low: fired, with a density below 1e-6; "
         f"both in the number of tokens in brackets, of both splits."

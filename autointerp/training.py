@@ -19,7 +19,7 @@ from sae.corpus.corpus import load_corpus, load_documents
 from sae.dictionary import on_device
 from sae.errors import UserError
 from sae.formats.saelens import SaeMetadata
-from sae.metrics import DictionaryMetrics, evaluate_dictionary
+from sae.metrics import DictionaryMetrics, evaluate_dictionaries
 from sae.pretrain import PretrainLog, SubjectRecipe, train_tokenizer
 from sae.pretrain import train_subject as pretrain
 from sae.ranks import Ranks, joined
@@ -66,8 +66,7 @@ def train(config: TrainConfig) -> int:
         return 0
     held_out = score_windows(corpus, _EVALUATED, config.seed)
     values = dict[str, dict[str, object]]()
-    for name, dictionary in trained.items():
-        metrics = evaluate_dictionary(subject, site, dictionary, held_out)
+    for name, metrics in evaluate_dictionaries(subject, site, trained, held_out).items():
         values[name] = summary(metrics)
         write_json(config.out / name / "metrics.json", {**values[name], "density": metrics.density.tolist()})
     _record(config.out, config, {"subject": subject.digest, "corpus": corpus.digest})

@@ -19,7 +19,7 @@ from autointerp.config import parse_count
 from autointerp.wiring import score_windows
 from sae import PRETRAINED
 from sae.corpus.corpus import load_corpus
-from sae.metrics import evaluate_dictionary
+from sae.metrics import evaluate_dictionaries
 from sae.recipes import training_recipe
 from sae.rows import sweep
 from sae.subject import load_subject
@@ -35,13 +35,15 @@ SETTINGS = {
 """Recipe and what differs from the preset."""
 PRECISIONS = ("fp32", "medium", "bf16")
 MEASURES = {"l0": "L0", "fvu": "FVU", "recovered_mean": "loss recovered (mean ablation)", "dead": "silent units"}
-EVALUATED = 40_000
+_SEEDS = 3
+"""Below which there is no spread to hold a difference against."""
+EVALUATED = 20_000
 """Tokens of the score split."""
 
 
-def recipes(d_sae, tokens, seed):
+def recipes(d_sae, tokens, batch, seed):
     """One per architecture and precision."""
-    sizes = {"d_sae": d_sae, "tokens": tokens, "batch": 2048, "seed": seed, "checkpoint_every": 400_000}
+    sizes = {"d_sae": d_sae, "tokens": tokens, "batch": batch, "seed": seed, "checkpoint_every": 400_000}
     return {
         f"{name}-{precision}": training_recipe(name, **sizes, precision=precision, **changes)
         for name, changes in SETTINGS.items()
@@ -49,16 +51,16 @@ def recipes(d_sae, tokens, seed):
     }
 
 
-def measure(subject, corpus, d_sae, tokens, seed, work):
+def measure(subject, corpus, d_sae, tokens, batch, seed, work):
     """The measures of every dictionary of one seed, by name."""
     site = subject.site(SITE)
-    out = work / f"seed-{seed}"
+    out = work / f"{d_sae}-{tokens}-{batch}-seed-{seed}"
     begun = time.monotonic()
     trained = sweep(
         subject,
         site,
         explain_windows(corpus),
-        recipes(d_sae, tokens, seed),
+        recipes(d_sae, tokens, batch, seed),
         out,
         on_log=lambda log: print(
             f"seed {seed} {log.name} {log.tokens:,} FVU {log.fvu:.3f} L0 {log.l0:.1f}", flush=True
@@ -66,10 +68,10 @@ def measure(subject, corpus, d_sae, tokens, seed, work):
         resume=True,
     )
     held_out = score_windows(corpus, EVALUATED, 0)
-    found = {}
-    for name, dictionary in trained.items():
-        metrics = evaluate_dictionary(subject, site, dictionary, held_out)
-        found[name] = {measure: getattr(metrics, measure) for measure in MEASURES}
+    found = {
+        name: {measure: getattr(metrics, measure) for measure in MEASURES}
+        for name, metrics in evaluate_dictionaries(subject, site, trained, held_out).items()
+    }
     return {"seed": seed, "seconds": round(time.monotonic() - begun), "measures": found}
 
 
@@ -77,7 +79,8 @@ def table(about, runs):
     """The page: means over the seeds with their range, and where a precision leaves the range of fp32."""
     lines = ["# Precision of the training step: quality", ""]
     lines += [
-        f"512 -> {about['d_sae']:,} on the demonstration subject, {about['tokens']:,} tokens, batch 2,048, seeds "
+        f"512 -> {about['d_sae']:,} on the demonstration subject, {about['tokens']:,} tokens, "
+        f"batch {about['batch']:,}, seeds "
         + ", ".join(str(run["seed"]) for run in runs)
         + f"; measured on {EVALUATED:,} held-out tokens.",
         "Mean over the seeds (smallest to largest). *Same*: for every measure, the mean differs from that of fp32 by",
@@ -98,6 +101,8 @@ def table(about, runs):
                 if abs(mean - statistics.mean(full)) > spread:
                     apart.append(title)
             verdict = "-" if precision == "fp32" else f"no: {', '.join(apart)}" if apart else "yes"
+            if precision != "fp32" and len(runs) < _SEEDS:
+                verdict = "too few seeds to tell"
             lines.append(f"| {recipe} | {precision} | {' | '.join(cells)} | {verdict} |")
     return "\n".join(lines) + "\n"
 
@@ -106,12 +111,13 @@ def main():
     """Measure the seeds that are missing and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--d-sae", type=int, default=1024)
-    parser.add_argument("--tokens", default="800k")
+    parser.add_argument("--tokens", default="300k")
+    parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--work", type=Path, default=Path("runs/sae_precision"), help="where the sweeps are trained")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
-    about = {"d_sae": given.d_sae, "tokens": parse_count(given.tokens)}
+    about = {"d_sae": given.d_sae, "tokens": parse_count(given.tokens), "batch": given.batch}
     kept = given.out / "sae_precision.json"
     runs = []
     if kept.exists():

@@ -7,8 +7,8 @@ from sae.errors import UserError
 
 Precision = Literal["fp32", "medium", "bf16"]
 """Of a training step. ``fp32``: all of it. ``medium``: weights and activations are kept in float32 and multiplied in
-bfloat16 (AMX) or TF32 (tensor cores) where the processor can. ``bf16``: the (token, unit) tensors are kept in bfloat16
-too; weights, gradients and Adam stay float32."""
+bfloat16 (AMX) or TF32 (tensor cores) where the processor can; a processor without AMX gives the numbers of fp32, bit
+for bit. ``bf16``: the (token, unit) tensors are kept in bfloat16 too; weights, gradients and Adam stay float32."""
 Scaling = Literal["none", "mean-norm", "mean-square"]
 """The one number that inputs are multiplied by: 1; what makes their mean norm the square root of their width
 (SAELens's ``expected_average_only_in``); what makes the mean of their squared norm 1 (Rajamanoharan et al. 2024)."""
@@ -49,7 +49,7 @@ class BatchTopK:
     """As for TopK."""
     aux_weight: float = 1 / 32
     """As for TopK."""
-    threshold_rate: float = 0.01
+    threshold_rate: float = 0.05
     """How far a batch moves the running threshold towards its own, 0 to 1."""
 
 
@@ -63,6 +63,8 @@ class JumpRelu:
     """Width of the window around a threshold in which pre-activations move it, in the units of scaled inputs."""
     threshold: float
     """Every threshold at the start, above 0."""
+    pre_act_weight: float = 0.0
+    """Weight of how far below their thresholds the pre-activations of dead units lie, which brings them back."""
 
 
 Sparsity: TypeAlias = L1 | TopK | BatchTopK | JumpRelu
@@ -116,8 +118,9 @@ class TrainingRecipe:
     """A unit is dead when it has not fired for this fraction of the run."""
     pool_batches: int = 64
     """Batches in the shuffle pool; a run of fewer steps has a smaller pool."""
-    precision: Precision = "fp32"
-    """Of the training step."""
+    precision: Precision = "medium"
+    """Of the training step. In no architecture did a measure of quality tell ``medium`` or ``bf16`` from ``fp32`` by
+    more than seeds differ (``results/benchmarks/sae_precision.md``, with AMX); ``bf16`` is not always faster."""
     checkpoint_every: int = 5_000_000
     """Tokens between checkpoints."""
     log_every: int = 100_000

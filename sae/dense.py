@@ -7,7 +7,7 @@ back through the encoder costs a matrix-vector product: the sum over inputs is t
 from typing import assert_never
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from sae.architectures.weights import Weights
@@ -42,8 +42,15 @@ class DensePass:
         self._error = like.new_empty(recipe.batch, weights.d_in)
         self._product = _Transposed(self._decoder, self._errors)
 
-    def __call__(self, inputs: Float[Tensor, "token d_in"], weight: float, *, count: bool = False) -> StepResult:
-        """Write the gradient of the mean of `sae.losses.input_losses` into every trained tensor's ``.grad``."""
+    def __call__(
+        self,
+        inputs: Float[Tensor, "token d_in"],
+        weight: float,
+        dead: Int64[Tensor, " dead"] | None = None,
+        *,
+        count: bool = False,
+    ) -> StepResult:
+        """Write the gradient of `sae.losses.objective` into every trained tensor's ``.grad``."""
         w_enc, b_enc, w_dec, b_dec = self.weights.four()
         batch, d_in = inputs.shape
         scale, share = 1 / (self.recipe.elements(d_in) * batch), weight / batch
@@ -67,8 +74,12 @@ class DensePass:
         if norms is not None and self._norm_weighted:
             gradient(w_dec).addcmul_((sums / norms.clamp_min(1e-12))[:, None], w_dec, value=share)
         firings = count_firings(f) if count else None
+        revived = dead if isinstance(self.sparsity, JumpRelu) and dead is not None and len(dead) else None
+        below = f.index_select(1, revived) == 0 if revived is not None else None
         self._turn_into_gradient(near, share)
         gradient(b_enc).copy_(self._product(f, x, gradient(w_enc)))
+        if revived is not None and below is not None:
+            penalty = penalty + self._pre_activation_loss(below, revived, sums)
         torch.sum(error, 0, out=gradient(b_dec)).mul_(2 * scale)
         if self.weights.pre_encoder_bias:
             gradient(b_dec).sub_(gradient(b_enc) @ w_enc)
@@ -126,6 +137,26 @@ class DensePass:
         units = near % len(threshold)
         moved = g.view(-1)[near].to(threshold.dtype).mul_(threshold[units]).add_(share)
         gradient(threshold).index_add_(0, units, moved, alpha=-1 / bandwidth)
+
+    def _pre_activation_loss(
+        self, below: Bool[Tensor, "token dead"], dead: Int64[Tensor, " dead"], sums: Float[Tensor, " unit"]
+    ) -> Float[Tensor, ""]:
+        """Add the gradient of `sae.losses.pre_activation_loss`; its value. `sums` are those of the activations.
+
+        Where a unit does not fire its pre-activation lies `below` the threshold; what these sum to is what all sum to,
+        a matrix-vector product, less the activations.
+        """
+        assert isinstance(self.sparsity, JumpRelu)
+        share = self.sparsity.pre_act_weight / len(below)
+        w_enc, b_enc, threshold = self.weights.W_enc, self.weights.b_enc, self.weights.threshold
+        centred = self._encode.inputs[:, : w_enc.shape[1]]
+        times = below.sum(0, dtype=b_enc.dtype)
+        of_all = w_enc[dead] @ centred.sum(0, dtype=w_enc.dtype) + b_enc[dead] * len(centred)
+        moved = below.to(self.dtype).T @ centred
+        gradient(w_enc).index_add_(0, dead, moved.to(w_enc.dtype), alpha=-share)
+        gradient(b_enc).index_add_(0, dead, times, alpha=-share)
+        gradient(threshold).index_add_(0, dead, times, alpha=share)
+        return (times @ threshold[dead] - (of_all - sums[dead]).sum()) * share
 
 
 class _Transposed:

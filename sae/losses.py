@@ -17,12 +17,14 @@ def objective(
     weight: float,
     dead: Int64[Tensor, " dead"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean of `input_losses`, and for the TopK family the loss of the `dead` units on what the others leave."""
+    """Mean of `input_losses`, and the loss that only the `dead` units of the architectures other than L1 have."""
     loss = input_losses(weights, recipe, inputs, weight).mean()
     match recipe.sparsity:
         case TopK() | BatchTopK() as sparsity:
             return loss + auxiliary_loss(weights, recipe, sparsity, inputs, dead)
-        case L1() | JumpRelu():
+        case JumpRelu() as sparsity:
+            return loss + pre_activation_loss(weights, sparsity, inputs, dead)
+        case L1():
             return loss
 
 
@@ -90,6 +92,19 @@ def auxiliary_loss(
     chosen = torch.zeros_like(z[:, dead]).scatter(1, units, values.relu())
     error = (chosen @ weights.W_dec[dead] - left).square().sum(1).mean() / recipe.elements(weights.d_in)
     return error * (sparsity.aux_weight * auxiliary_ratio(inputs, left))
+
+
+def pre_activation_loss(
+    weights: Weights, sparsity: JumpRelu, inputs: Float[Tensor, "token d_in"], dead: Int64[Tensor, " dead"] | None
+) -> Float[Tensor, ""]:
+    """``pre_act_weight * relu(threshold - z)``, summed over the `dead` units, mean over inputs.
+
+    Of Anthropic's update of January 2025, where all units have it; for dead ones alone, as in SAELens.
+    """
+    z = pre_activations(weights, inputs)
+    if dead is None or not len(dead):
+        return z.new_zeros(())
+    return sparsity.pre_act_weight * (weights.threshold[dead] - z[:, dead]).relu().sum(1).mean()
 
 
 def auxiliary_ratio(inputs: Float[Tensor, "token d_in"], left: Float[Tensor, "token d_in"]) -> float:

@@ -1,6 +1,8 @@
 """How well a dictionary stands for its site."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -66,39 +68,51 @@ class DictionaryMetrics:
 def evaluate_dictionary(
     subject: Subject, site: Site, dictionary: Dictionary, windows: Windows, *, batch: int = 32
 ) -> DictionaryMetrics:
-    """Measure `dictionary` at `site` on `windows`, in five passes of the model.
+    """Measure `dictionary` at `site` on `windows`; see `evaluate_dictionaries`."""
+    return evaluate_dictionaries(subject, site, {"": dictionary}, windows, batch=batch)[""]
 
-    Sums are float64. Raises `UserError` where the dictionary does not fit the site or nothing can be measured.
+
+def evaluate_dictionaries(
+    subject: Subject, site: Site, dictionaries: Mapping[str, Dictionary], windows: Windows, *, batch: int = 32
+) -> dict[str, DictionaryMetrics]:
+    """Measure every one of `dictionaries` at `site` on `windows`: four passes of the model, and one more for each.
+
+    Sums are float64. Raises `UserError` where a dictionary does not fit the site or nothing can be measured.
     """
-    subject.check_fits(site, dictionary.d_in, "dictionary")
+    for name, dictionary in dictionaries.items():
+        subject.check_fits(site, dictionary.d_in, f"dictionary {name}".rstrip())
     if not windows.n_tokens:
         raise UserError("There are no tokens to measure the dictionary on.", do="Give a larger corpus.")
-    sums = _sums(subject, site, dictionary, windows, batch)
+    sums = _sums(subject, site, dictionaries, windows, batch)
     n = windows.n_tokens
     variance = sums.squares - float(sums.total.square().sum()) / n
     mean = (sums.total / n).float()
-    density = sums.fired / n
     loss = subject.loss(windows, batch=batch)
     zero = subject.loss(windows, site, torch.zeros_like, batch)
     to_mean = subject.loss(windows, site, mean.expand_as, batch)
-    reconstructed = subject.loss(windows, site, lambda x: reconstruct(dictionary, x), batch)
-    return DictionaryMetrics(
-        n_tokens=n,
-        positions=POSITIONS,
-        l0=float(sums.fired.sum() / n),
-        fvu=sums.error / variance if variance > 0 else None,
-        dead=int((sums.fired == 0).sum()),
-        ultra_low=int(((density > 0) & (density < ULTRA_LOW)).sum()) if n >= ULTRA_LOW_TOKENS else None,
-        density=density,
-        density_counts=np.histogram(np.log10(density[density > 0]), DENSITY_EDGES)[0],
-        loss=loss,
-        loss_zero_ablated=zero,
-        loss_mean_ablated=to_mean,
-        loss_reconstructed=reconstructed,
-        recovered_zero=recovered(loss, zero, reconstructed),
-        recovered_mean=recovered(loss, to_mean, reconstructed),
-        loss_increase=reconstructed - loss,
-    )
+    found = dict[str, DictionaryMetrics]()
+    for name, dictionary in dictionaries.items():
+        fired, error = sums.fired[name], sums.error[name]
+        density = fired / n
+        reconstructed = subject.loss(windows, site, partial(reconstruct, dictionary), batch)
+        found[name] = DictionaryMetrics(
+            n_tokens=n,
+            positions=POSITIONS,
+            l0=float(fired.sum() / n),
+            fvu=error / variance if variance > 0 else None,
+            dead=int((fired == 0).sum()),
+            ultra_low=int(((density > 0) & (density < ULTRA_LOW)).sum()) if n >= ULTRA_LOW_TOKENS else None,
+            density=density,
+            density_counts=np.histogram(np.log10(density[density > 0]), DENSITY_EDGES)[0],
+            loss=loss,
+            loss_zero_ablated=zero,
+            loss_mean_ablated=to_mean,
+            loss_reconstructed=reconstructed,
+            recovered_zero=recovered(loss, zero, reconstructed),
+            recovered_mean=recovered(loss, to_mean, reconstructed),
+            loss_increase=reconstructed - loss,
+        )
+    return found
 
 
 def recovered(loss: float, ablated: float, reconstructed: float) -> float | None:
@@ -121,24 +135,26 @@ def _decoded(dictionary: Dictionary, activations: Tensor, x: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sums:
-    fired: Int64[np.ndarray, " unit"]
+    fired: dict[str, Int64[np.ndarray, " unit"]]
+    error: dict[str, float]
     total: Float[Tensor, " d_in"]
     squares: float
-    error: float
 
 
 @torch.no_grad()
-def _sums(subject: Subject, site: Site, dictionary: Dictionary, windows: Windows, batch: int) -> _Sums:
-    fired = np.zeros(dictionary.n_units, dtype=np.int64)
+def _sums(subject: Subject, site: Site, dictionaries: Mapping[str, Dictionary], windows: Windows, batch: int) -> _Sums:
+    fired = {name: np.zeros(dictionary.n_units, dtype=np.int64) for name, dictionary in dictionaries.items()}
+    error = dict.fromkeys(dictionaries, 0.0)
     total = torch.zeros(site.width, dtype=torch.float64, device=subject.device)
-    squares = error = 0.0
+    squares = 0.0
     for begin in range(0, len(windows), batch):
         x = subject.rows(site, windows.select(np.arange(begin, min(begin + batch, len(windows)))))
         total += x.sum(0, dtype=torch.float64)
         squares += float(x.double().square_().sum())
-        for start, activations in encoded(dictionary, x):
-            fired += (activations > 0).sum(0).cpu().numpy()
-            seen = x[start : start + len(activations)]
-            missed = _decoded(dictionary, activations, seen) - seen
-            error += float(missed.double().square_().sum())
-    return _Sums(fired, total, squares, error)
+        for name, dictionary in dictionaries.items():
+            for start, activations in encoded(dictionary, x):
+                fired[name] += (activations > 0).sum(0).cpu().numpy()
+                seen = x[start : start + len(activations)]
+                missed = _decoded(dictionary, activations, seen) - seen
+                error[name] += float(missed.double().square_().sum())
+    return _Sums(fired, error, total, squares)

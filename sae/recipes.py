@@ -1,6 +1,7 @@
 """The training recipes that have a name."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -72,45 +73,46 @@ def topk(**changes: Any) -> TrainingRecipe:
 
     From there: encoder started as the decoder's transpose, unit-norm decoder rows with the parallel gradient removed,
     auxiliary weight 1/32 with half the site's width of dead units. Warm-up, decay over the last fifth and clipping at
-    1 are dictionary_learning's. Learning rates there are near 2e-4 / sqrt(d_sae / 2^14), for runs of many more
-    steps; a unit is dead after 10 million tokens there, here after a share of the run.
+    1 are dictionary_learning's. As there the learning rate falls with the square root of the width, but from a higher
+    one (2e-4 at 2^14 units there), for runs of fewer steps; a unit is dead after 10 million tokens there, here after
+    a share of the run.
     """
     preset = TrainingRecipe(name="topk", sparsity=TopK(k=32), **_COMPETING)
-    return changed(preset, changes)
+    return _paced(preset, changes)
 
 
 def batchtopk(**changes: Any) -> TrainingRecipe:
     """BatchTopK (Bussmann et al. 2024, "BatchTopK sparse autoencoders"), else as `topk`.
 
-    The running threshold's rate 0.01 is SAELens's ``topk_threshold_lr``.
+    The running threshold follows faster than SAELens's (``topk_threshold_lr`` 0.01): over the few hundred steps of a
+    short run that one lags behind the units and lets too few fire.
     """
     preset = TrainingRecipe(name="batchtopk", sparsity=BatchTopK(k=32), **_COMPETING)
-    return changed(preset, changes)
+    return _paced(preset, changes)
 
 
 def jumprelu(**changes: Any) -> TrainingRecipe:
     """JumpReLU (Rajamanoharan et al. 2024, "Jumping ahead", section 5 and appendix).
 
-    From there: inputs of mean squared norm 1, unit-norm decoder rows, Adam's first decay rate 0, a learning rate that
-    warms up, a bandwidth and a threshold of 0.001. Thresholds are trained as they are: under Adam a logarithm hardly
-    moves (SAELens issue 718). The learning rate there is 7e-5 over 2 million steps; bandwidth, threshold and learning
-    rate here suit short runs, in which few inputs fall into so narrow a window.
+    From there: inputs of mean squared norm 1, unit-norm decoder rows, a learning rate that warms up. Thresholds are
+    trained as they are: under Adam a logarithm hardly moves (SAELens issue 718). The paper trains for 2 million steps
+    with a learning rate of 7e-5, a bandwidth and threshold of 0.001 and no momentum; over a few hundred steps so few
+    inputs fall into so narrow a window that thresholds stay where they are, and units that should be silent fire.
+    Bandwidth, threshold, momentum and learning rate here suit short runs.
     """
     preset = TrainingRecipe(
         name="jumprelu",
-        sparsity=JumpRelu(l0=0.002, bandwidth=0.01, threshold=0.01),
+        sparsity=JumpRelu(l0=0.002, bandwidth=0.03, threshold=0.03, pre_act_weight=1e-3),
         pre_encoder_bias=False,
         mean_over_elements=False,
         unit_norm=True,
         scaling="mean-square",
         centre=True,
-        betas=(0.0, 0.999),
-        learning_rate=5e-4,
         learning_rate_warmup=0.02,
         learning_rate_decay=0.2,
-        sparsity_warmup=0.2,
+        sparsity_warmup=0.5,
     )
-    return changed(preset, changes)
+    return _paced(preset, changes)
 
 
 _COMPETING: dict[str, Any] = {
@@ -119,11 +121,22 @@ _COMPETING: dict[str, Any] = {
     "unit_norm": True,
     "scaling": "mean-square",
     "centre": True,
-    "learning_rate_warmup": 0.02,
+    "learning_rate_warmup": 0.1,
     "learning_rate_decay": 0.2,
     "clip": 1.0,
 }
 """What `topk` and `batchtopk` share."""
+
+
+def _paced(preset: TrainingRecipe, changes: Mapping[str, Any]) -> TrainingRecipe:
+    """`preset` with `changes`, and a learning rate by the square root of its width where they have none.
+
+    1.5e-3 at 4,096 units; at most 0.01, which is that of about a hundred units.
+    """
+    recipe = changed(preset, changes)
+    rate = min(0.01, 1.5e-3 * math.sqrt(4096 / recipe.d_sae))
+    return recipe if "learning_rate" in changes else dataclasses.replace(recipe, learning_rate=rate)
+
 
 RECIPES: Mapping[str, Callable[..., TrainingRecipe]] = {
     "bricken-2023": bricken_2023,

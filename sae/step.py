@@ -48,7 +48,7 @@ class Step:
     ) -> StepResult:
         """Train on one batch of `inputs`, or this rank's part of it, centred and scaled already.
 
-        `weight` is that of the sparsity penalty, `dead` the units that the auxiliary loss trains; with `count` the
+        `weight` is that of the sparsity penalty, `dead` the units that a loss of their own trains; with `count` the
         activations above 0 are counted. Where the loss is not finite, no weight changes.
         """
         with matmul_precision(self.recipe.precision):
@@ -83,7 +83,7 @@ class Step:
         """Write the gradient of `sae.losses.objective` into the ``.grad`` of every trained tensor."""
         match self._pass:
             case DensePass() as dense:
-                return dense(inputs, weight, count=count)
+                return dense(inputs, weight, dead, count=count)
             case SparsePass() as sparse:
                 return sparse(inputs, dead, count=count)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sae.architectures.initial import initial_weights, input_transform
 from sae.architectures.weights import Inputs, Trained, Weights
-from sae.config import BatchTopK, TopK, TrainingRecipe
+from sae.config import L1, TrainingRecipe
 from sae.dictionary import Dictionary
 from sae.errors import UserError
 from sae.formats.saelens import SaeMetadata, save_saelens
@@ -114,7 +114,7 @@ class Trainee:
             ramp(self.done, recipe.steps, warmup=recipe.learning_rate_warmup, decay=recipe.learning_rate_decay),
             ramp(self.done - self._resampled, recipe.steps, warmup=recipe.resample_warmup),
         )
-        dead = self.dead() if isinstance(recipe.sparsity, TopK | BatchTopK) else None
+        dead = self.dead() if not isinstance(recipe.sparsity, L1) else None
         logged = self._due(self.done + 1, recipe.log_every)
         result = self.step(inputs, weight=weight, learning_rate=learning_rate, dead=dead, count=logged)
         if not math.isfinite(result.loss):

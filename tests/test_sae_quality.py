@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.sae_quality import TOLERANCE, next_weight
+from benchmarks.matching import TOLERANCE, next_weight
 
 CURVES: tuple[Callable[[float], float], ...] = (
     lambda weight: 3 / weight,

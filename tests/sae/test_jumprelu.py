@@ -1,9 +1,12 @@
-"""The JumpReLU autoencoder: folding."""
+"""The JumpReLU autoencoder: folding, and how its dead units come back."""
 
 import pytest
 import torch
 
+from sae.architectures.initial import initial_weights
 from sae.architectures.jumprelu import JumpReluAutoencoder
+from sae.recipes import jumprelu
+from sae.step import Step
 
 
 def _autoencoder(pre_encoder_bias: bool) -> tuple[JumpReluAutoencoder, torch.Tensor]:
@@ -31,3 +34,18 @@ def test_unit_directions_keep_what_fires_and_the_reconstruction() -> None:
     assert torch.allclose(unit.W_dec.norm(dim=1), torch.ones(7), atol=1e-6)
     assert torch.allclose(unit.encode(x), f * sae.W_dec.norm(dim=1), atol=1e-4)
     assert torch.allclose(unit.decode(unit.encode(x)), sae.decode(f), atol=1e-4)
+
+
+@pytest.mark.parametrize("pre_act_weight", [0.0, 1e-3])
+def test_only_the_pre_activation_loss_brings_dead_units_back(pre_act_weight: float) -> None:
+    """A unit far below its threshold has no other gradient: with the loss it fires again, without it nothing moves."""
+    recipe = jumprelu(d_sae=7, batch=50, pre_act_weight=pre_act_weight)
+    _, x = _autoencoder(pre_encoder_bias=True)
+    weights = initial_weights(recipe, x)
+    weights.b_enc[2] = -9.0
+    before = weights.b_enc.clone()
+    step, dead, fired = Step(weights, recipe), torch.tensor([2]), False
+    for _ in range(200):
+        fired |= bool(step(x, weight=0.0, learning_rate=0.05, dead=dead).fired[2])
+    assert fired == (pre_act_weight > 0)
+    assert bool(weights.b_enc[2] == before[2]) == (pre_act_weight == 0)

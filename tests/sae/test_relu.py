@@ -200,3 +200,16 @@ def test_the_papers_schedule_is_the_papers() -> None:
     assert recipe.dead_steps == 12_500
     assert recipe.resample_warmup == 0
     assert recipe.pool_batches * recipe.batch == recipe.resample_inputs == 819_200
+
+
+def test_wider_dictionaries_learn_more_slowly() -> None:
+    """Without a learning rate of its own, a recipe's falls with the square root of the width; one given is kept."""
+    assert topk(d_sae=4096).learning_rate == pytest.approx(2 * topk(d_sae=16_384).learning_rate)
+    assert jumprelu(d_sae=16_384, learning_rate=0.5).learning_rate == 0.5
+    assert batchtopk(d_sae=40).learning_rate == 0.01
+
+
+def test_the_default_precision_is_what_the_comparison_allows() -> None:
+    """Every preset multiplies in bfloat16 where that is faster; full precision is one flag away."""
+    assert {make().precision for make in RECIPES.values()} == {"medium"}
+    assert bricken_2023(precision="fp32").precision == "fp32"

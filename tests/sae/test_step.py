@@ -1,6 +1,9 @@
 """The hand-written gradients against autograd, and what a step does to the weights."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -17,7 +20,7 @@ from sae.sparse import largest
 from sae.step import Step, matmul_precision, ramp, remove_parallel
 
 D_IN, UNITS, BATCH = 6, 10, 32
-SIZES = {"batch": BATCH, "d_sae": UNITS}
+SIZES = {"batch": BATCH, "d_sae": UNITS, "precision": "fp32"}
 RECIPES = [
     bricken_2023(**SIZES),
     april_2024(**SIZES),
@@ -26,7 +29,7 @@ RECIPES = [
     topk(**SIZES, k=3),
     topk(**SIZES, k=3, aux_k=2, pre_encoder_bias=False, mean_over_elements=True),
     batchtopk(**SIZES, k=3),
-    jumprelu(**SIZES, bandwidth=0.5, threshold=0.3),
+    jumprelu(**SIZES, bandwidth=0.5, threshold=0.3, pre_act_weight=0.2),
 ]
 IDS = [f"{i}-{recipe.name}" for i, recipe in enumerate(RECIPES)]
 DEAD = torch.tensor([1, 4, 5, 7])
@@ -116,6 +119,17 @@ def test_fewer_bits_give_nearly_the_same_loss(recipe: TrainingRecipe, precision:
         losses.append(Step(weights, each)(_batch(1, torch.float32), weight=0.3, learning_rate=1e-3).loss)
         assert all(tensor.dtype == torch.float32 for tensor in weights.trained(each.sparsity))
     assert losses[1] == pytest.approx(losses[0], rel=0.03)
+
+
+@pytest.mark.slow  # a process of its own: oneDNN reads its limit once
+def test_without_amx_medium_is_full_precision() -> None:
+    """A processor that cannot multiply in bfloat16 faster gives the same bits in both."""
+    code = (
+        "import torch; from sae.step import matmul_precision; a = torch.randn(64, 64, generator=torch.manual_seed(0))\n"
+        "def product(precision):\n    with matmul_precision(precision): return a @ a\n"
+        "assert torch.equal(product('fp32'), product('medium'))"
+    )
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}, check=True)
 
 
 def test_the_threshold_of_a_batch_topk_follows_its_batches() -> None:

@@ -1,0 +1,216 @@
+"""The dictionaries of the demonstration subject at one L0: trained on rows computed once, measured together."""
+
+import argparse
+import itertools
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autointerp.arms import explain_windows
+from autointerp.training import summary
+from autointerp.wiring import score_windows, subject_path
+from benchmarks.matching import Runs, Setting, matched, paced
+from sae.architectures.topk import TopKAutoencoder
+from sae.architectures.weights import Trained
+from sae.corpus.corpus import load_corpus
+from sae.corpus.windows import Windows
+from sae.features import encoded
+from sae.formats import load_dictionary
+from sae.metrics import ULTRA_LOW, ULTRA_LOW_TOKENS, evaluate_dictionaries
+from sae.rows import activation_rows
+from sae.sites import Site
+from sae.step import matmul_precision
+from sae.subject import Subject, load_subject
+from sae.trainer import train_on
+
+SITE = "blocks.0.mlp.hook_post"
+_POOL = 64
+"""Batches in the pool, beyond the tokens trained on."""
+_PIECE = 8192
+_LOOKED_AT = 40_000
+"""Held-out rows, about, by which the L0 of a run is found."""
+_ALIGNED = 0.9
+"""Cosine with one neuron above which a unit's direction is that neuron."""
+HEAD = ("width", "recipe", "weight", "L0", "FVU", "recovered, zero", "recovered, mean", "a neuron",
+        "dead", "ultra-low")  # fmt: skip
+
+
+def lines(given: argparse.Namespace) -> tuple[str, list[tuple[str, ...]]]:
+    """What the page says above the table, and its rows; makes the runs and the measurements that are missing."""
+    torch.set_num_threads(given.threads)
+    runs = Runs(given.out / given.runs)
+    model = load_subject(subject_path(given.subject))
+    site = model.site(SITE)
+    corpus = load_corpus(("local", "generated"), "text", max(2 * given.tokens, given.density), model.tokenizer, 128, 0)
+    windows = explain_windows(corpus)
+    count = min(given.tokens + _POOL * given.batch, windows.n_tokens)
+    rows = Kept(model, site, windows, count, given.work / f"rows-{count}.npy")
+    held_out = score_windows(corpus, given.evaluated, 0)
+    looked_at = next(_rows(model, site, held_out, _LOOKED_AT))
+    chosen = dict[Setting, dict[str, Any]]()
+    first = dict[str, float]()
+    for width, name in itertools.product(given.widths, given.recipes):
+        setting = Setting("subject", str(width), name, 0, given.tokens, given.l0)
+        make = partial(_train, given, rows, looked_at, name, width)
+        chosen[setting] = matched(setting, runs, make, given.tries, first.get(name))
+        first[name] = chosen[setting]["weight"]
+    _evaluate(model, site, held_out, given.work / str(given.tokens), chosen, runs)
+    counted = corpus.windows.select(np.arange(min(len(corpus.windows), -(-given.density // 127))))
+    _count(model, site, counted, given.work / str(given.tokens), chosen, runs)
+    said = (
+        f"{given.subject} at {SITE}, {site.width} neurons, of which {_fires(looked_at):.1f} fire on a token: the "
+        f"neurons themselves are a dictionary with that L0 and no error. {given.tokens:,} tokens of the explain split, "
+        f"batch {given.batch:,}, precision {given.precision or 'of the recipe'}, one seed, all at the learning rate of "
+        f"topk; {held_out.n_tokens:,} "
+        f"tokens of the score split for L0, FVU and the losses. *A neuron*: share of living units whose direction has "
+        f"a cosine above {_ALIGNED} with one neuron. Dead: never fired; ultra-low: fired, with a density below 1e-6; "
+        f"both in the number of tokens in brackets, of both splits."
+    )
+    return said, [_line(setting, row, runs) for setting, row in chosen.items()]
+
+
+def _line(setting: Setting, row: Mapping[str, Any], runs: Runs) -> tuple[str, ...]:
+    found, counts = (next(iter(runs.of(replace(setting, table=table))), None) for table in ("losses", "counts"))
+    dead = below = "not counted"
+    if counts is not None:
+        dead = f"{counts['never']:,} ({counts['counted']:,})"
+        below = f"{counts['below']:,}" if counts["counted"] >= ULTRA_LOW_TOKENS else "too few tokens"
+    elif found is not None:
+        dead, below = f"{found['dead']:,} ({found['n_tokens']:,})", "not counted"
+    assert found is not None
+    return (
+        f"{int(setting.on):,}", setting.recipe, f"{row['weight']:.3g}", f"{found['l0']:.1f}", f"{found['fvu']:.3f}",
+        f"{found['recovered_zero']:.3f}", f"{found['recovered_mean']:.3f}", f"{row['aligned']:.0%}", dead, below,
+    )  # fmt: skip
+
+
+class Kept:
+    """The first `count` rows of the subject, in float16 on disk, as a stream that repeats itself."""
+
+    def __init__(self, model: Subject, site: Site, windows: Windows, count: int, file: Path) -> None:
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            partial_file = file.with_suffix(".partial")
+            kept = np.lib.format.open_memmap(partial_file, "w+", np.float16, (count, site.width))
+            done = 0
+            for x in activation_rows(model, site, windows, 0):
+                part = x[: count - done].numpy()
+                kept[done : done + len(part)] = part
+                done += len(part)
+                if done == count:
+                    break
+            kept.flush()
+            partial_file.rename(file)
+        self._kept = np.load(file, mmap_mode="r")
+
+    def __call__(self, start: int) -> Iterator[Tensor]:
+        """Pieces from number `start` on; see `sae.pool.Rows`."""
+        pieces = -(-len(self._kept) // _PIECE)
+        for number in itertools.count(start):
+            begin = number % pieces * _PIECE
+            yield torch.from_numpy(self._kept[begin : begin + _PIECE].astype(np.float32))
+
+
+def _rows(model: Subject, site: Site, windows: Windows, at_once: int) -> Iterator[Tensor]:
+    step = -(-at_once // 127)
+    for begin in range(0, len(windows), step):
+        yield model.rows(site, windows.select(np.arange(begin, min(begin + step, len(windows)))))
+
+
+def _fires(rows: Tensor) -> float:
+    return float((rows > 0).sum() / len(rows))
+
+
+def _place(work: Path, width: str, name: str, weight: float) -> Path:
+    return work / f"{name}-{width}-{weight!r}"
+
+
+def _train(
+    given: argparse.Namespace, rows: Kept, looked_at: Tensor, name: str, width: int, field: str, weight: float
+) -> dict[str, Any]:
+    """A dictionary in its place on disk; its L0 and error on `looked_at`."""
+    changes: dict[str, Any] = {field: weight, **({"precision": given.precision} if given.precision else {})}
+    recipe = paced(name, d_sae=width, tokens=given.tokens, batch=given.batch, checkpoint_every=10**12, **changes)
+    place = _place(given.work / str(given.tokens), str(width), name, weight)
+    shutil.rmtree(place, ignore_errors=True)
+    dictionary = train_on(rows, recipe, place)
+    directions = torch.nn.functional.normalize(dictionary.directions(), dim=1)
+    fired, error = torch.zeros(width), 0.0
+    for begin, activations in encoded(dictionary, looked_at):
+        fired += (activations > 0).sum(0)
+        error += float((dictionary.decode(activations) - looked_at[begin : begin + len(activations)]).square().sum())
+    variance = float((looked_at - looked_at.mean(0)).square().sum())
+    aligned = directions.abs().amax(1)[fired > 0] > _ALIGNED
+    return {
+        "l0": float(fired.sum() / len(looked_at)),
+        "fvu": error / variance,
+        "aligned": float(aligned.float().mean()),
+    }
+
+
+def _missing(table: str, work: Path, chosen: Mapping[Setting, Mapping[str, Any]], runs: Runs) -> dict[Setting, Trained]:
+    missing = [setting for setting in chosen if not runs.of(replace(setting, table=table))]
+    places = {each: _place(work, each.on, each.recipe, chosen[each]["weight"]) for each in missing}
+    return {each: load_dictionary(place)[0] for each, place in places.items()}  # type: ignore[misc]
+
+
+def _evaluate(
+    model: Subject, site: Site, windows: Windows, work: Path, chosen: Mapping[Setting, Mapping[str, Any]], runs: Runs
+) -> None:
+    missing = _missing("losses", work, chosen, runs)
+    by_name = {f"{each.on}-{each.recipe}": dictionary for each, dictionary in missing.items()}
+    if not missing:
+        return
+    found = evaluate_dictionaries(model, site, by_name, windows)
+    for setting in missing:
+        runs.add({**replace(setting, table="losses").key(), **summary(found[f"{setting.on}-{setting.recipe}"])})
+
+
+def _count(
+    model: Subject, site: Site, windows: Windows, work: Path, chosen: Mapping[Setting, Mapping[str, Any]], runs: Runs
+) -> None:
+    """Dead and ultra-low units over `windows`. A unit is no longer encoded once it cannot be either."""
+    missing = _missing("counts", work, chosen, runs)
+    if not missing or windows.n_tokens == 0:
+        return
+    edge = ULTRA_LOW * windows.n_tokens
+    counts = {each: torch.zeros(dictionary.n_units) for each, dictionary in missing.items()}
+    open_units = {each: torch.arange(dictionary.n_units) for each, dictionary in missing.items()}
+    for x in _rows(model, site, windows, 200_000):
+        for each, dictionary in missing.items():
+            units = open_units[each]
+            competing = isinstance(dictionary, TopKAutoencoder)
+            part = dictionary if competing else _only(dictionary, units)
+            with matmul_precision("medium"):
+                for _, activations in encoded(part, x):
+                    fired = (activations > 0).sum(0)
+                    counts[each][units] += fired[units] if competing else fired
+            open_units[each] = units[counts[each][units] < edge]
+    for each, count in counts.items():
+        below = int(((count > 0) & (count < edge)).sum())
+        runs.add(
+            {
+                **replace(each, table="counts").key(),
+                "never": int((count == 0).sum()),
+                "below": below,
+                "counted": windows.n_tokens,
+            }
+        )
+
+
+def _only(dictionary: Trained, units: Tensor) -> Trained:
+    own = {"threshold": dictionary.threshold[units]} if hasattr(dictionary, "threshold") else {}
+    return replace(  # type: ignore[type-var]
+        dictionary,
+        W_enc=dictionary.W_enc[units],
+        b_enc=dictionary.b_enc[units],
+        W_dec=dictionary.W_dec[units],
+        **own,
+    )

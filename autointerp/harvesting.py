@@ -14,7 +14,7 @@ from autointerp.activations.replay import Replay
 from autointerp.activations.source import StoreSource
 from autointerp.activations.store import Store
 from autointerp.arms import Arm, explain_windows
-from autointerp.config import RunConfig, load_run
+from autointerp.config import RunConfig
 from autointerp.controls import arm_infos, controlled
 from autointerp.manifest import environment, read_manifest, run_key, timed, update_manifest
 from autointerp.notation import display
@@ -127,7 +127,7 @@ def _arm_units(setting: Setting, arm: Arm) -> ArmUnits:
     return ArmUnits(arm.units, tuple(names[i] for i in arm.units), arm.thresholds, logits, test)
 
 
-def stored(directory: Path) -> Source:
+def stored(config: RunConfig, directory: Path) -> Source:
     """The harvested store of a run with its controls; its subject is loaded when activations are first recomputed.
 
     That raises `UserError` where subject, dictionaries or corpus are no longer what was harvested.
@@ -137,7 +137,7 @@ def stored(directory: Path) -> Source:
     @cache
     def setting() -> Setting:
         with timed(directory, "load"):
-            loaded = load_setting(load_run(directory), directory, terminal.say)
+            loaded = load_setting(config, directory, terminal.say)
         if loaded.key != store.manifest["key"]:
             raise UserError(
                 f"{directory} was harvested from another subject, dictionary or corpus.",
@@ -147,7 +147,7 @@ def stored(directory: Path) -> Source:
         return loaded
 
     source = StoreSource(store, lambda unit, windows: setting().recompute(unit, windows))
-    return controlled(load_run(directory), source)
+    return controlled(config, source)
 
 
 def _sound(store: Store) -> Store:

@@ -15,15 +15,13 @@ from autointerp.records.call import Reply, Request
 from autointerp.records.explanation import Failure
 from autointerp.records.trial import Question
 from autointerp.seams import Explainer, Model, Simulator
-from autointerp.simulate.judge import LlmJudge
+from autointerp.simulate.judge import ITEMS_PER_CALL, LlmJudge
 from autointerp.simulate.llm import LlmSimulator
 from autointerp.simulate.logprob import SlotSimulator
 from autointerp.simulate.lookup import LookupJudge, LookupSimulator
 from sae.errors import UserError
 
 LOOKUP = "lookup"
-Asking = LlmSimulator | SlotSimulator | LlmJudge
-"""Simulators that ask language models: their `requests` can be counted without asking."""
 WINDOWS_PER_CALL = 5
 """Windows of many tokens in one call of a chat simulator."""
 
@@ -117,4 +115,6 @@ def simulator(config: RunConfig, question: Question, arm: str, model: Model) -> 
         case "detection" | "fuzzing" | "logits":
             if name == LOOKUP:
                 return LookupJudge(question)
-            return LlmJudge(model, name, load_prompt(question, "v1"), question, draws, arm)
+            return LlmJudge(
+                model, name, load_prompt(question, "v1"), draws, ITEMS_PER_CALL[question], arm, question=question
+            )

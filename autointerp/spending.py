@@ -8,7 +8,7 @@ from pathlib import Path
 from autointerp.config import RunConfig
 from autointerp.controls import base
 from autointerp.explain.llm import LONGEST, LlmExplainer
-from autointerp.judges import Asking, judges, language_models
+from autointerp.judges import judges, language_models
 from autointerp.llm.catalog import make_batch_providers, make_providers
 from autointerp.llm.client import Client
 from autointerp.llm.estimate import Estimate, estimate
@@ -22,6 +22,7 @@ from autointerp.records.call import Request
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.unit import Split, Unit
 from autointerp.seams import Overrun, Source
+from autointerp.simulate.packs import PackSimulator
 from autointerp.wiring import choose_device
 
 STAGES = ("explain", "simulate")
@@ -167,7 +168,7 @@ def _requests(
         if isinstance(explainer, LlmExplainer) and "explain" in stages and is_own:
             yield from explainer.requests(evidence, config.explanations)
         simulator = judged[unit.arm].simulators[preset.question]
-        if not isinstance(simulator, Asking) or "simulate" not in stages:
+        if not isinstance(simulator, PackSimulator) or "simulate" not in stages:
             continue
         drawn = config.explanations if isinstance(explainer, LlmExplainer) and is_own else 1
         posed: list[tuple[Split, int]] = [("select", draw) for draw in range(drawn)] if drawn > 1 else []

@@ -1,28 +1,24 @@
 """The stages as commands run them: each reads and writes one results directory."""
 
 import asyncio
-import dataclasses
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from autointerp import compare as comparing
 from autointerp.activations.store import Store
 from autointerp.arms import FEATURES
 from autointerp.config import Conduct, Format, RunConfig, load_run
+from autointerp.ending import OK, compared, draw, end, finish, note
 from autointerp.harvesting import HARVEST, harvested, save, stored
 from autointerp.judges import judges, presets
 from autointerp.llm.estimate import minutes
-from autointerp.llm.progress import Progress as Calls
-from autointerp.manifest import read_manifest, run_key, timed, update_manifest
+from autointerp.manifest import read_manifest, run_key, timed
 from autointerp.pilot import Pilot, say_power
 from autointerp.pipeline import EndOfUnit, Evaluation, Run, admission_order, admit, repeated
-from autointerp.records.explanation import Failure
-from autointerp.records.outcome import ArmInfo, Outcome
+from autointerp.records.outcome import Outcome
 from autointerp.records.unit import Unit
-from autointerp.report import floor_to_ceiling, plots, tables, terminal
+from autointerp.report import tables, terminal
 from autointerp.report.render import render, render_estimate, render_ledger
-from autointerp.seams import BudgetReached, Interrupted, Overrun, Source, Unavailable
+from autointerp.seams import Source, Unavailable
 from autointerp.spending import (
     PILOT,
     STAGES,
@@ -31,13 +27,11 @@ from autointerp.spending import (
     check_models,
     count_calls,
     ledger,
-    open_batches,
     open_client,
 )
 from autointerp.wiring import explained_as
 from sae.errors import UserError, nearest
 
-OK, FAILURE, PARTIAL, BUDGET, INTERRUPTED = 0, 1, 3, 4, 130
 _ASKED = {"explain": ("explain",), "score": ("simulate",), "evaluate": STAGES}
 """What language models are asked in each stage of ours."""
 _UNITS_IN_BATCH_MODE = 20_000
@@ -58,7 +52,7 @@ def resume(directory: Path, conduct: Conduct) -> int:
         return run(config)
     check_models(config)
     save(config, directory)
-    return _evaluate(config, directory, stored(directory))
+    return _evaluate(config, directory, stored(config, directory))
 
 
 def harvest(config: RunConfig) -> int:
@@ -72,16 +66,16 @@ def harvest(config: RunConfig) -> int:
 def explain(directory: Path, conduct: Conduct) -> int:
     """Only the explanations, into `explanations.parquet`."""
     config = _with_conduct(directory, conduct)
-    source = stored(directory)
+    source = stored(config, directory)
     done = _judge(config, directory, source, "explain", lambda judged: judged.explain)
     tables.write_explanations(directory, done.outcomes)
-    return _end(config, directory, done)
+    return end(config, directory, done)
 
 
 def score(directory: Path, conduct: Conduct) -> int:
     """Simulate and score from the explanations on disk, then compare and report."""
     config = _with_conduct(directory, conduct)
-    source = stored(directory)
+    source = stored(config, directory)
     explanations = tables.read_explanations(directory)
 
     names = [preset.name for preset in presets(config)]
@@ -97,19 +91,19 @@ def score(directory: Path, conduct: Conduct) -> int:
     if missing:
         wrong = f"{len(missing)} of {len(source.units())} units have no explanation yet."
         raise UserError(wrong, do=f"Run `autointerp explain {directory}` to its end first.")
-    return _finish(config, directory, _judge(config, directory, source, "score", step))
+    return finish(config, directory, _judge(config, directory, source, "score", step))
 
 
 def compare(directory: Path, output: Format) -> int:
     """Compare again, from the scores on disk."""
-    _, comparisons = _compared(directory)
+    _, comparisons = compared(directory)
     return _print(render(comparisons, output))
 
 
 def report(directory: Path, output: Format) -> int:
     """Draw the figures and write the summary again, from the scores on disk."""
-    outcomes, comparisons = _compared(directory)
-    _draw(directory, outcomes, comparisons)
+    outcomes, comparisons = compared(directory)
+    draw(directory, outcomes, comparisons)
     return _print(render(comparisons, output))
 
 
@@ -122,8 +116,7 @@ def cost(directory: Path, output: Format) -> int:
 
 def show(directory: Path, name: str) -> int:
     """Print one unit: `123` is a feature, `neurons:77+` a unit of another arm."""
-    load_run(directory)
-    source = stored(directory)
+    source = stored(load_run(directory), directory)
     arm, _, label = name.rpartition(":")
     units = [unit for unit in source.units() if unit.arm == (arm or FEATURES)]
     unit = next((unit for unit in units if unit.name == label), None)
@@ -151,30 +144,6 @@ def run_directory(config: RunConfig) -> Path:
     return directory
 
 
-def _compared(directory: Path) -> tuple[tuple[Outcome, ...], dict[str, comparing.Comparison]]:
-    """The scores on disk and their comparisons, which are written into the tables."""
-    load_run(directory)
-    rows = tables.read_outcomes(directory)
-    comparisons = _compare(rows.outcomes, rows.arms, rows.reference, rows.seed)
-    tables.write_tables(directory, rows.outcomes, comparisons)
-    return rows.outcomes, comparisons
-
-
-def _compare(
-    outcomes: Sequence[Outcome], arms: Sequence[ArmInfo], reference: str, seed: int
-) -> dict[str, comparing.Comparison]:
-    """One comparison per protocol, the headline first."""
-    own = tables.by_protocol(outcomes)
-    return comparing.adjusted({name: comparing.compare(each, arms, reference, seed) for name, each in own.items()})
-
-
-def _draw(directory: Path, outcomes: Sequence[Outcome], comparisons: Mapping[str, comparing.Comparison]) -> None:
-    own = tables.by_protocol(outcomes)
-    for name, folder in tables.folders(directory, comparisons).items():
-        plots.write_plots(folder / "figures", own[name], comparisons[name])
-    floor_to_ceiling.write(directory / "figures", comparisons)
-
-
 def _with_conduct(directory: Path, conduct: Conduct) -> RunConfig:
     given = {name: getattr(conduct, name) for name in conduct.model_fields_set}
     config = load_run(directory).model_copy(update=given | {"out": directory})
@@ -184,7 +153,7 @@ def _with_conduct(directory: Path, conduct: Conduct) -> RunConfig:
 def _evaluate(config: RunConfig, directory: Path, source: Source) -> int:
     if config.dry_run:
         return _dry_run(config, directory, source)
-    return _finish(config, directory, _judge(config, directory, source, "evaluate", lambda judged: judged.whole))
+    return finish(config, directory, _judge(config, directory, source, "evaluate", lambda judged: judged.whole))
 
 
 def _dry_run(config: RunConfig, directory: Path, source: Source) -> int:
@@ -235,7 +204,7 @@ def _judge(
                         on_interrupt=client.drain if client else (lambda: None),
                     )
             if client:
-                _note(directory, client.progress())
+                note(directory, client.progress())
             return done
 
     with timed(directory, stage):
@@ -251,58 +220,6 @@ def _check_recomputes(config: RunConfig, source: Source, order: Sequence[Unit]) 
     except Unavailable as reason:
         do = "Give another --protocol."
         raise UserError(f"The protocol {needing[0]} cannot be scored here.", str(reason), do) from reason
-
-
-def _note(directory: Path, calls: Calls) -> None:
-    """Say what the client noticed, and keep which models answered."""
-    for warning in calls.warnings:
-        terminal.say(warning)
-    if calls.served:
-        update_manifest(directory, {"served": calls.served})
-
-
-def _finish(config: RunConfig, directory: Path, done: Run) -> int:
-    """Compare, report and print what has ended, however it ended."""
-    arms = [ArmInfo(**arm) for arm in read_manifest(directory)["arms"]]  # type: ignore[union-attr]
-    if done.outcomes and not (done.stop and tables.count_outcomes(directory) > len(done.outcomes)):
-        with timed(directory, "report"):
-            comparisons = _compare(done.outcomes, arms, FEATURES, config.seed)
-            tables.write_tables(directory, done.outcomes, comparisons)
-            _draw(directory, done.outcomes, comparisons)
-        _print(render(comparisons, config.format))
-    return _end(config, directory, done)
-
-
-def _end(config: RunConfig, directory: Path, done: Run) -> int:
-    """Write how the run ended into the manifest, say it, and give the exit code."""
-    failed = [(each, each.result) for each in done.outcomes if isinstance(each.result, Failure)]
-    kinds = Counter(f"{each.protocol}/{each.unit.arm}/{why.stage}/{why.kind}" for each, why in failed)
-    calls = [dataclasses.asdict(row) for row in ledger(config, directory, run_key(config))]
-    status = "complete" if done.stop is None else type(done.stop).__name__
-    units = {"asked": done.asked, "ended": done.ended}
-    update_manifest(directory, {"status": status, "units": units, "failures": dict(kinds), "calls": calls})
-    if done.stop is not None:
-        ended = f"{units['ended']:,} of {done.asked:,} units have ended and are saved"
-        terminal.say(f"{done.stop} {ended}; a comparison counts those before the first that has not.")
-        if waiting := open_batches(config, directory, run_key(config)):
-            batches = f"{waiting} batch{'es' * (waiting > 1)}"
-            terminal.say(
-                f"At the provider: {batches}. It goes on there, nothing was cancelled, and `resume` fetches it."
-            )
-        terminal.say(f"Go on with: autointerp resume {directory}")
-    match done.stop:
-        case None:
-            terminal.say(f"Results are in {directory}.")
-            if len(failed) == len(done.outcomes) and all(why.kind != "not_scored" for _, why in failed):
-                terminal.say("No unit was scored: more --tokens, or other --features, may give them enough excerpts.")
-                return PARTIAL
-            return PARTIAL if any(why.stage in STAGES for _, why in failed) else OK
-        case BudgetReached() | Overrun():
-            return BUDGET
-        case Interrupted():
-            return INTERRUPTED
-        case _:
-            return FAILURE
 
 
 def _print(text: str) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from autointerp.config import load_run
 from autointerp.counted import Counted
 from autointerp.harvesting import stored
 from autointerp.protocols.catalog import make_presets
@@ -101,7 +102,7 @@ def by_skill(
     harvested: Path, patch: pytest.MonkeyPatch, skills: Sequence[Skill], enough: int
 ) -> list[dict[Key, dict[str, float]]]:
     """Means by skill, all from the same harvest."""
-    folder, truth = harvested.parent, Truth.of(stored(harvested), make_presets(PROTOCOLS, 0))
+    folder, truth = harvested.parent, Truth.of(stored(load_run(harvested), harvested), make_presets(PROTOCOLS, 0))
     reached: list[dict[Key, dict[str, float]]] = []
     for skill in skills:
         run = folder / skill

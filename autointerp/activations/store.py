@@ -2,16 +2,17 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from autointerp.activations.columns import read_columns
 from autointerp.activations.layout import MANIFEST, VERSION, digest, excerpts_of, file_of, schemas
 from autointerp.activations.plan import GROUPS, LOGIT_KINDS, SPLITS, HarvestSizes, SplitSizes
 from autointerp.records.anchors import FiringAnchors, Text
@@ -272,13 +273,8 @@ class Store:
         tokens, weights = (self._units[f"{end}_{name}"][row] for name in ("tokens", "weights"))
         return tuple(LogitEffect(self.vocabulary[token], weight) for token, weight in zip(tokens, weights, strict=True))
 
-    def _columns(self, name: str, *labels: Any) -> dict[str, Any]:
-        """Every column as numpy; dictionary-coded ones become indices into `labels`, taken in the order of columns."""
-        table, coded = pq.read_table(file_of(self.directory, name)), iter(labels)
-        return {
-            field.name: _as_numpy(table[field.name], next(coded) if pa.types.is_dictionary(field.type) else ())
-            for field in table.schema
-        }
+    def _columns(self, name: str, *labels: Sequence[str]) -> dict[str, Any]:
+        return read_columns(file_of(self.directory, name), *labels)
 
 
 def _read_sizes(sizes: Mapping[str, Any]) -> HarvestSizes:
@@ -286,20 +282,6 @@ def _read_sizes(sizes: Mapping[str, Any]) -> HarvestSizes:
     values |= {name: SplitSizes(**sizes[name]) for name in SPLITS if sizes[name] is not None}
     values["wider"] = tuple(_read_sizes(each) for each in sizes["wider"])
     return HarvestSizes(**values)
-
-
-def _as_numpy(column: pa.ChunkedArray, labels: Any) -> Any:
-    """One column: numbers as an array, fixed lists as a matrix, labels as codes, ragged lists and text as a list."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        whole = cast(pa.DictionaryArray, column.unify_dictionaries().combine_chunks())
-        place = np.array([labels.index(label) for label in whole.dictionary.to_pylist()], dtype=np.int64)
-        return place[whole.indices.to_numpy()]
-    if pa.types.is_fixed_size_list(kind):
-        return np.concatenate([chunk.flatten().to_numpy() for chunk in column.chunks]).reshape(-1, kind.list_size)
-    if pa.types.is_list(kind) or pa.types.is_string(kind):
-        return column.to_pylist()
-    return column.to_numpy()
 
 
 def _check_file(path: Path, schema: pa.Schema, rows: int) -> None:

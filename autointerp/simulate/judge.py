@@ -1,19 +1,17 @@
 """A judge that asks a language model yes-or-no questions, many items at a time."""
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated, Literal, TypeAlias, final
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from autointerp.prompts import DRAWS, Prompt
+from autointerp.prompts import Prompt
 from autointerp.records.call import Reply, Request
-from autointerp.records.explanation import Explanation, Failure
+from autointerp.records.explanation import Explanation
 from autointerp.records.trial import Item, Prediction
-from autointerp.seams import Model
-from autointerp.simulate.packs import Results, answered, ask_in_packs, invalid, packs
+from autointerp.simulate.packs import PackSimulator, Results, invalid, read_numbered
 
 Judged: TypeAlias = Literal["detection", "fuzzing", "logits"]
 """The questions, each of which has a prompt of its name."""
@@ -29,43 +27,19 @@ _ITEM_TOKENS = 24
 
 @final
 @dataclass(frozen=True, slots=True)
-class LlmJudge:
-    """Asks a language model for its certainty of yes; it sees the explanation and the items, nothing else."""
+class LlmJudge(PackSimulator):
+    """Asks for the certainty of yes, with the prompt of the question's name."""
 
-    model: Model
-    """Who answers."""
-    name: str
-    """``provider/model``."""
-    prompt: Prompt
-    """Version of the question's prompt."""
-    question: Judged
+    question: Judged = field(kw_only=True)
     """What is asked."""
-    draws: int = DRAWS
-    """Most answers asked for where none can be read."""
-    arm: str = ""
-    """The arm that pays, for the ledger."""
-
-    def requests(self, explanation: Explanation, items: Sequence[Item]) -> list[Request]:
-        """What is asked first, if every answer can be read."""
-        return [self._render(explanation, some, 0) for some in packs(items, ITEMS_PER_CALL[self.question])]
-
-    async def simulate(self, explanation: Explanation, items: Sequence[Item]) -> Sequence[Prediction | Failure]:
-        """One certainty per item, in order, from concurrent calls (`ask_in_packs`)."""
-        return await ask_in_packs(
-            lambda some, draw: self._ask(explanation, some, draw),
-            items,
-            draws=self.draws,
-            items_per_call=ITEMS_PER_CALL[self.question],
-        )
-
-    async def _ask(self, explanation: Explanation, items: Sequence[Item], replicate: int) -> Results:
-        request = self._render(explanation, items, replicate)
-        return await answered(self.model, request, len(items), lambda reply: read_certainties(reply, len(items)))
 
     def _render(self, explanation: Explanation, items: Sequence[Item], replicate: int) -> Request:
         return render_judge(
             explanation, items, self.name, self.prompt, self.question, arm=self.arm, replicate=replicate
         )
+
+    def _read(self, reply: Reply, items: Sequence[Item]) -> Results:
+        return read_certainties(reply, len(items))
 
 
 def render_judge(
@@ -107,25 +81,16 @@ def write_item(item: Item, question: Judged) -> str:
 
 
 def read_certainties(reply: Reply, n: int) -> Results:
-    """One result per item of the request that `reply` answers: yes is 5 to 9 of 9.
+    """One result per item of the request that `reply` answers (`read_numbered`): yes is 5 to 9 of 9.
 
-    An item that is missing or answered twice is a `Failure` (``invalid``). A reply that breaks the schema, or names a
-    number that was not asked, is one for all its items.
+    A reply that breaks the schema is a `Failure` (``invalid``) for all its items.
     """
     try:
         answers = _Answer.model_validate_json(reply.text).answers
     except ValidationError as error:
         return [invalid(f"Not the JSON asked for: {error.errors()[0]['msg']}.")] * n
-    times = Counter(answer.item for answer in answers)
-    if unknown := sorted(times.keys() - set(range(1, n + 1))):
-        return [invalid(f"Items 1 to {n} were asked, not {unknown[0]}.")] * n
-    certain = {answer.item: answer.sure for answer in answers}
-    return [
-        Prediction((certain[number] / MOST,))
-        if times[number] == 1
-        else invalid(f"Item {number} was answered {times[number]} times.")
-        for number in range(1, n + 1)
-    ]
+    certain = [(answer.item, answer.sure) for answer in answers]
+    return read_numbered(certain, n, lambda _, sure: Prediction((sure / MOST,)))
 
 
 def _numbered(lines: Sequence[str]) -> str:

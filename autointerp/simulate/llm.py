@@ -1,20 +1,18 @@
 """A simulator that asks a language model, many items at a time."""
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import final
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from autointerp import notation
-from autointerp.prompts import DRAWS, Prompt
+from autointerp.prompts import Prompt
 from autointerp.records.call import Reply, Request
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.trial import Item, Prediction
-from autointerp.seams import Model
-from autointerp.simulate.packs import ITEMS_PER_CALL, Results, answered, ask_in_packs, invalid, packs
+from autointerp.simulate.packs import PackSimulator, Results, invalid, read_numbered
 
 TOP_LEVEL = 9
 """Levels are single characters: digits, and A for 10 where the prompt has it."""
@@ -24,43 +22,17 @@ _ITEM_TOKENS = 48
 
 @final
 @dataclass(frozen=True, slots=True)
-class LlmSimulator:
-    """Asks a language model for a string of digits per item; it sees the explanation and tokens, nothing else."""
+class LlmSimulator(PackSimulator):
+    """Asks for a string of digits per item, with the prompt ``simulate``."""
 
-    model: Model
-    """Who answers."""
-    name: str
-    """``provider/model``."""
-    prompt: Prompt
-    """Version of the prompt ``simulate``."""
-    draws: int = DRAWS
-    """Most answers asked for where none can be read."""
-    items_per_call: int = ITEMS_PER_CALL
-    """Most items in one call."""
-    arm: str = ""
-    """The arm that pays, for the ledger."""
-    top_level: int = TOP_LEVEL
+    top_level: int = field(default=TOP_LEVEL, kw_only=True)
     """Highest level that the prompt knows."""
 
-    def requests(self, explanation: Explanation, items: Sequence[Item]) -> list[Request]:
-        """What is asked first, if every answer can be read."""
-        own = packs(items, self.items_per_call)
-        return [render_simulate(explanation, some, self.name, self.prompt, arm=self.arm) for some in own]
+    def _render(self, explanation: Explanation, items: Sequence[Item], replicate: int) -> Request:
+        return render_simulate(explanation, items, self.name, self.prompt, arm=self.arm, replicate=replicate)
 
-    async def simulate(self, explanation: Explanation, items: Sequence[Item]) -> Sequence[Prediction | Failure]:
-        """One result per item, in order, from concurrent calls (`ask_in_packs`)."""
-        return await ask_in_packs(
-            lambda some, draw: self._ask(explanation, some, draw),
-            items,
-            draws=self.draws,
-            items_per_call=self.items_per_call,
-        )
-
-    async def _ask(self, explanation: Explanation, items: Sequence[Item], replicate: int) -> Results:
-        request = render_simulate(explanation, items, self.name, self.prompt, arm=self.arm, replicate=replicate)
-        return await answered(
-            self.model, request, len(items), lambda reply: read_predictions(reply, items, self.top_level)
-        )
+    def _read(self, reply: Reply, items: Sequence[Item]) -> Results:
+        return read_predictions(reply, items, self.top_level)
 
 
 def render_simulate(
@@ -80,30 +52,24 @@ def render_simulate(
 
 
 def read_predictions(reply: Reply, items: Sequence[Item], top_level: int = TOP_LEVEL) -> Results:
-    """One result per item of the request that `reply` answers.
+    """One result per item of the request that `reply` answers (`read_numbered`).
 
-    An item that is missing, predicted twice or given anything but one digit per token is a `Failure` (``invalid``).
-    A reply that breaks the schema, or names a number that was not asked, is one for all its items: where one number
-    is wrong, the others may be shifted.
+    An item that is given anything but one digit per token is a `Failure` (``invalid``). A reply that breaks the schema
+    is one for all its items.
     """
     try:
         answers = _Answer.model_validate_json(reply.text).predictions
     except ValidationError as error:
         return [invalid(f"Not the JSON asked for: {error.errors()[0]['msg']}.")] * len(items)
-    times = Counter(answer.item for answer in answers)
-    if unknown := sorted(times.keys() - set(range(1, len(items) + 1))):
-        return [invalid(f"Items 1 to {len(items)} were asked, not {unknown[0]}.")] * len(items)
-    levels = {answer.item: answer.levels for answer in answers}
-    results: Results = []
-    for number, item in enumerate(items, start=1):
-        read = notation.read_levels(levels.get(number, ""), len(item.tokens), top_level)
-        if times[number] != 1:
-            results.append(invalid(f"Item {number} was predicted {times[number]} times."))
-        elif read is None:
-            results.append(invalid(f"Item {number} needs {len(item.tokens)} digits, not {levels[number][:80]!r}."))
-        else:
-            results.append(Prediction(tuple(float(level) for level in read)))
-    return results
+
+    def read(number: int, levels: str) -> Prediction | Failure:
+        n = len(items[number - 1].tokens)
+        found = notation.read_levels(levels, n, top_level)
+        if found is None:
+            return invalid(f"Item {number} needs {n} digits, not {levels[:80]!r}.")
+        return Prediction(tuple(float(level) for level in found))
+
+    return read_numbered([(answer.item, answer.levels) for answer in answers], len(items), read)
 
 
 def _write_items(items: Sequence[Item]) -> str:

@@ -14,12 +14,11 @@ from typing import Annotated, Literal, TypeAlias, final
 from pydantic import Field, TypeAdapter, ValidationError
 
 from autointerp import notation
-from autointerp.prompts import DRAWS, Prompt
+from autointerp.prompts import Prompt
 from autointerp.records.call import Reply, Request
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.trial import Item, Prediction
-from autointerp.seams import Model
-from autointerp.simulate.packs import ITEMS_PER_CALL, Results, answered, ask_in_packs, invalid, packs
+from autointerp.simulate.packs import PackSimulator, Results, invalid
 
 LEAST_MASS = 0.1
 """Probability of all digits together below which a model did not expect a level: its slot says nothing."""
@@ -33,40 +32,14 @@ _SLOTS = TypeAdapter(list[dict[_Digit, _LogProbability] | None])
 
 @final
 @dataclass(frozen=True, slots=True)
-class SlotSimulator:
-    """Asks a language model for its distribution at each token's level, many items at a time."""
+class SlotSimulator(PackSimulator):
+    """Asks for the distribution at each level, with the prompt ``slots``, of ``slots/MODEL`` or ``local/PATH``."""
 
-    model: Model
-    """Who answers."""
-    name: str
-    """``slots/MODEL`` or ``local/PATH``."""
-    prompt: Prompt
-    """Version of the prompt ``slots``."""
-    draws: int = DRAWS
-    """Most answers asked for where none can be read: the same question has one answer, but in a smaller pack another.
-    """
-    items_per_call: int = ITEMS_PER_CALL
-    """Most items in one call: what the model reads first is paid for once per call."""
-    arm: str = ""
-    """The arm that pays, for the ledger."""
+    def _render(self, explanation: Explanation, items: Sequence[Item], replicate: int) -> Request:
+        return render_slots(explanation, items, self.name, self.prompt, arm=self.arm, replicate=replicate)
 
-    def requests(self, explanation: Explanation, items: Sequence[Item]) -> list[Request]:
-        """What is asked first, if every answer can be read."""
-        own = packs(items, self.items_per_call)
-        return [render_slots(explanation, some, self.name, self.prompt, arm=self.arm) for some in own]
-
-    async def simulate(self, explanation: Explanation, items: Sequence[Item]) -> Sequence[Prediction | Failure]:
-        """One result per item, in order, from concurrent calls (`ask_in_packs`)."""
-        return await ask_in_packs(
-            lambda some, draw: self._ask(explanation, some, draw),
-            items,
-            draws=self.draws,
-            items_per_call=self.items_per_call,
-        )
-
-    async def _ask(self, explanation: Explanation, items: Sequence[Item], replicate: int) -> Results:
-        request = render_slots(explanation, items, self.name, self.prompt, arm=self.arm, replicate=replicate)
-        return await answered(self.model, request, len(items), lambda reply: read_slots(reply, items))
+    def _read(self, reply: Reply, items: Sequence[Item]) -> Results:
+        return read_slots(reply, items)
 
 
 def render_slots(

@@ -120,7 +120,9 @@ class Echo:
 def test_many_items_go_in_several_calls_which_can_be_counted_before() -> None:
     """What `requests` foretells is what is asked."""
     model = Echo()
-    judge = LlmJudge(model, "openai/x", load_prompt("detection", "v1"), "detection", arm="a")
+    judge = LlmJudge(
+        model, "openai/x", load_prompt("detection", "v1"), items_per_call=10, arm="a", question="detection"
+    )
     items = [Item((f"t{i}",)) for i in range(25)]
     results = asyncio.run(judge.simulate(EXPLANATION, items))
     assert results == [Prediction((1.0,))] * 25

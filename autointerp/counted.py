@@ -19,8 +19,13 @@ excerpt's anchor. A protocol whose constant does not score 0, as a correlation's
 ABOVE_FLOOR = "above_floor"
 """The headline measure less its floor."""
 OF_CEILING = "of_ceiling"
-"""Share of the way from the floor to the ceiling, which the true levels reach: (score - floor) / (ceiling - floor)."""
+"""Share of the way from the floor to what the truth in whole levels scores: (score - floor) / (ceiling - floor).
+That is a reference and no bound: fractional predictions can score higher."""
+SEEN = "{}_seen"
+"""Names a headline again with an interval that holds only the false predictions that were drawn."""
 _REFERENCES = ("constant", "anchor", "unigram", "bigram", "quantised_oracle")
+_RATES = {"accuracy", "balanced_accuracy"}
+"""Headlines that are between 0 and 1; correlations are between -1 and 1."""
 _UNCONTRASTED = ("constant_", "anchor_", "bigram_", FLOOR)
 """What a reference predictor that no lift is taken from reaches is told of each arm, not compared between arms."""
 
@@ -33,6 +38,11 @@ def counted_prefix(outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
     ordered = sorted(outcomes, key=lambda outcome: outcome.order)
     gap = next((rank for rank, outcome in enumerate(ordered) if outcome.order != rank), len(ordered))
     return tuple(ordered[:gap])
+
+
+def lower_limit(headline: str) -> float:
+    """The lowest value that a unit's headline can have."""
+    return 0.0 if headline in _RATES else -1.0
 
 
 class Counted:
@@ -71,12 +81,24 @@ class Counted:
         kept = [(each, self.value(each, measure)) for each in self.arms.get(arm, []) if keep(each)]
         values = np.array([value for _, value in kept if value is not None], dtype=np.float64)
         found = [_influence(each, measure, self.headline) for each, value in kept if value is not None]
-        known = [each for each in found if each is not None]
-        if not known or len(known) < len(found):
-            return Sample.of(values)
-        unit = np.repeat(np.arange(len(known)), [len(clusters) for clusters, _ in known])
-        clusters, changes = (np.concatenate(column) for column in zip(*known, strict=True))
-        return Sample(values, unit, clusters, changes)
+        return _sample(values, [each for each in found if each is not None])
+
+    def paired(self, arm: str, other: str, measure: str, keep: Callable[[Outcome], bool] = lambda _: True) -> Sample:
+        """`measure` of every kept unit of `arm` less that of the same unit in `other`, where both are defined."""
+        values: list[float] = []
+        entries: list[tuple[np.ndarray, np.ndarray]] = []
+        again = {each.unit.index: each for each in self.arms.get(other, [])}
+        for own in filter(keep, self.arms.get(arm, [])):
+            pair = [own, again.get(own.unit.index)]
+            known = [(each, self.value(each, measure)) for each in pair if each is not None]
+            of = [(each, value) for each, value in known if value is not None]
+            if len(of) < 2:
+                continue
+            values.append(of[0][1] - of[1][1])
+            sides = [_influence(each, measure, self.headline) for each, _ in of]
+            if sides[0] is not None and sides[1] is not None:
+                entries.append(_less(sides[0], sides[1]))
+        return _sample(np.array(values, dtype=np.float64), entries)
 
     def densities(self, arm: str) -> Float[np.ndarray, " unit"]:
         """Explain density of every scored unit of `arm`."""
@@ -112,6 +134,21 @@ def _derived(measure: str, score: float | None, known: Mapping[str, float | None
             return score - floor
         case _:
             return None if ceiling is None or ceiling <= floor else (score - floor) / (ceiling - floor)
+
+
+def _sample(values: np.ndarray, influences: Sequence[tuple[np.ndarray, np.ndarray]]) -> Sample:
+    """`values` with the clusters and changes of each unit; values alone where these are not known of all."""
+    if not influences or len(influences) < len(values):
+        return Sample.of(values)
+    unit = np.repeat(np.arange(len(values)), [len(clusters) for clusters, _ in influences])
+    clusters, changes = (np.concatenate(column) for column in zip(*influences, strict=True))
+    return Sample(values, unit, clusters, changes)
+
+
+def _less(x: tuple[np.ndarray, np.ndarray], y: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Influences on a difference from those on either side, each document cluster once."""
+    clusters, place = np.unique(np.concatenate([x[0], y[0]]), return_inverse=True)
+    return clusters, np.bincount(place, np.concatenate([x[1], -y[1]]))
 
 
 def _influence(outcome: Outcome, measure: str, headline: str) -> tuple[np.ndarray, np.ndarray] | None:

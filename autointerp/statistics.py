@@ -16,6 +16,8 @@ from autointerp.records.trial import Undefined
 FEWEST = 6
 """Values (or clusters) below which there is no 95 % interval: under six, not even the whole range of a sample covers
 its median that often (1 - 2 / 2**5 = 0.94)."""
+Z = 1.959963984540054
+"""97.5 % quantile of the normal distribution."""
 _TAIL = 0.025
 _FLAT = 1e-12
 """Variance, relative to the mean square, at which a resample is constant but for rounding."""
@@ -35,7 +37,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number with its 95 % bootstrap interval."""
+    """A number with its 95 % interval."""
 
     value: float
     """Computed from the sample itself."""
@@ -43,6 +45,13 @@ class Estimate:
     """Lower end."""
     high: float
     """Upper end."""
+    documents: bool = False
+    """Whether the interval counts the documents that units share; otherwise it is over units alone."""
+
+    @property
+    def error(self) -> float:
+        """The standard error of a normal estimate with an interval as wide."""
+        return (self.high - self.low) / (2 * Z)
 
 
 def ranks(

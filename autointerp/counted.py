@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from autointerp.inference import Sample
 from autointerp.records.outcome import Outcome
-from autointerp.records.trial import Measure, Score
+from autointerp.records.trial import Influence, Measure, Score
 
 LIFT = "lift"
 """The headline measure less that of `unigram`, unit by unit."""
@@ -152,13 +152,38 @@ def _less(x: tuple[np.ndarray, np.ndarray], y: tuple[np.ndarray, np.ndarray]) ->
 
 
 def _influence(outcome: Outcome, measure: str, headline: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Document clusters of one unit's `measure`, and what each does to it."""
-    found = outcome.result.influence if isinstance(outcome.result, Score) else None
-    if found is None:
+    """Document clusters of one unit's `measure`, and what each does to it; None where that is not known."""
+    score = outcome.result
+    if not isinstance(score, Score) or score.influence is None:
         return None
-    lifted = {LIFT: "unigram", BIGRAM_LIFT: "bigram"}
-    names = (headline, f"{lifted[measure]}_{headline}") if measure in lifted else (measure,)
-    parts = [found.changes[name].astype(np.float64) for name in names if name in found.changes]
-    if len(parts) < len(names):
+    match measure:
+        case "lift" | "lift_bigram":
+            names = headline, f"{'unigram' if measure == LIFT else 'bigram'}_{headline}"
+        case "above_floor":
+            names = headline, _floor_of(score, headline)
+        case "floor":
+            names = (_floor_of(score, headline),)
+        case _:
+            names = (measure,)
+    parts = [_change(score, score.influence, name) for name in names]
+    if any(each is None for each in parts):
         return None
-    return found.clusters, parts[0] - sum(parts[1:])
+    first, *less = (each for each in parts if each is not None)
+    return score.influence.clusters, first - sum(less)
+
+
+def _floor_of(score: Score, headline: str) -> str:
+    """Which predictor the floor is that of."""
+    names = f"constant_{headline}", f"anchor_{headline}"
+    constant, anchor = (score.measures.get(name) for name in names)
+    of_constant = constant.value if isinstance(constant, Measure) else 0.0
+    return names[1] if isinstance(anchor, Measure) and anchor.value > of_constant else names[0]
+
+
+def _change(score: Score, influence: Influence, name: str) -> np.ndarray | None:
+    """What each cluster does to a measure: nothing where it is known exactly, over a whole split or of a constant."""
+    if name in influence.changes:
+        return influence.changes[name].astype(np.float64)
+    found = score.measures.get(name)
+    exact = name.startswith("constant_") if found is None else isinstance(found, Measure) and found.low == found.high
+    return np.zeros(len(influence.clusters)) if exact else None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from autointerp.compare import Comparison, adjusted, compare
 from autointerp.contrast import Contrast, Discoveries, Support
-from autointerp.counted import LIFT, counted_prefix, lower_limit
+from autointerp.counted import ABOVE_FLOOR, BIGRAM_LIFT, FLOOR, LIFT, OF_CEILING, counted_prefix, lower_limit
 from autointerp.inference import Bounds, MannWhitney, difference_bounds
 from autointerp.matching import LengthControl, Matched
 from autointerp.records.explanation import Explanation, Failure
@@ -231,6 +231,22 @@ def test_documents_that_units_share_widen_what_is_known_of_an_arm() -> None:
         partly.arms[0].measures["spearman"].mean,
     ]
     assert [isinstance(each, Estimate) and each.documents for each in known] == [True, False, False]
+
+
+def test_a_reference_that_is_known_exactly_leaves_the_lift_its_documents() -> None:
+    """A table known over the whole split has no error of its own, nor has a constant as the floor; others hide it."""
+    rows = with_documents(two_arms([0.5] * 8, []))
+    levels = {"quantised_oracle_spearman": measure(0.9), "bigram_spearman": Measure(0.3, 0.3, 0.3)}
+    scores = [(each, each.result) for each in rows]
+    exact = [
+        replace(each, result=replace(of, measures={**of.measures, **levels}))
+        for each, of in scores
+        if isinstance(of, Score)
+    ]
+    found = compare_two(exact).arms[0].measures
+    means = {name: found[name].mean for name in (BIGRAM_LIFT, FLOOR, ABOVE_FLOOR, OF_CEILING)}
+    known = {name: isinstance(mean, Estimate) and mean.documents for name, mean in means.items()}
+    assert known == {BIGRAM_LIFT: True, FLOOR: True, ABOVE_FLOOR: True, OF_CEILING: False}
 
 
 def test_a_family_of_tests_is_adjusted_over_all_protocols() -> None:

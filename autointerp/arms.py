@@ -1,7 +1,8 @@
 """The arms of a run that have a dictionary of their own: features, and what they are compared with."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -74,9 +75,9 @@ class Arm:
 
 
 def make_arms(
-    config: RunConfig, subject: Subject, corpus: Corpus, cache: Path, say: Callable[[str], None]
+    config: RunConfig, subject: Subject, corpus: Corpus, kept: Path, say: Callable[[str], None]
 ) -> tuple[Arm, ...]:
-    """The features, then each baseline asked for once; what has to be trained is kept under `cache`."""
+    """The features, then each baseline asked for once; what has to be trained is kept under `kept`."""
     path = sae_path(config.sae)
     site = subject.site(config.site)
     dictionary, info = load_dictionary(path)
@@ -88,10 +89,16 @@ def make_arms(
     features = _features(config, subject, site, dictionary, info.digest, corpus)
     say(f"features {config.features}: {len(features.units):,} of {info.n_units:,}")
     arms = [features]
+
+    @cache
+    def densities() -> np.ndarray:
+        every = firing_densities(subject, site, dictionary, explain_windows(corpus), batch=config.windows_per_pass)
+        return every[features.units]
+
     more = STANDARD if "standard" in config.controls else ()
     for spec in dict.fromkeys([*config.baseline, *more]):
         if spec != "none":
-            arms.append(_baseline(spec, config, features, corpus, cache))
+            arms.append(_baseline(spec, config, features, corpus, kept, densities))
             say(f"{arms[-1].info.label}: {len(arms[-1].units):,} units, {arms[-1].info.description}")
     return tuple(arms)
 
@@ -117,21 +124,25 @@ def _features(
     return Arm(info, subject, site, dictionary, units, np.zeros(len(units)), digest)
 
 
-def _baseline(spec: str, config: RunConfig, features: Arm, corpus: Corpus, cache: Path) -> Arm:
-    """The arm that `spec` means, with at most as many units as there are features, drawn by the seed."""
+def _baseline(
+    spec: str, config: RunConfig, features: Arm, corpus: Corpus, kept: Path, densities: Callable[[], np.ndarray]
+) -> Arm:
+    """The arm that `spec` means, with at most as many units as there are features, drawn by the seed.
+
+    `densities` are those of the features on the explain split.
+    """
     n, seed, subject = len(features.units), config.seed, features.subject
     match spec.partition(":"):
-        case ("neurons" | "neurons-matched" as kind, "", ""):
-            return _neurons(kind == "neurons-matched", config, features, corpus)
+        case ("neurons", "", ""):
+            return _neurons(config, features, corpus)
+        case ("neurons-matched", "", ""):
+            return _matched_neurons(config, features, corpus, densities())
         case ("random", "", ""):
-            dictionary = RandomDirections(features.site.width, min(n, features.site.width), seed, subject.device)
-            units = np.arange(dictionary.n_units)
-            info = ArmInfo("random", "random", len(units), "random directions at the same site")
-            return Arm(info, features.subject, features.site, dictionary, units, np.zeros(len(units)), f"random:{seed}")
+            return _random(config, features, corpus, densities())
         case ("pca", "", ""):
             return _principal_components(config, features, corpus)
         case ("shuffled-subject", _, path):
-            return _shuffled(Path(path) if path else None, config, features, corpus, cache)
+            return _shuffled(Path(path) if path else None, config, features, corpus, kept)
         case ("sae", ":", path):
             dictionary, loaded = load_dictionary(sae_path(path))
             check_belongs(subject, features.site, loaded)
@@ -143,29 +154,54 @@ def _baseline(spec: str, config: RunConfig, features: Arm, corpus: Corpus, cache
             raise UserError(f"--baseline cannot be {spec!r}.", do=nearest(spec, _BASELINES), usage=True)
 
 
-def _neurons(matched: bool, config: RunConfig, features: Arm, corpus: Corpus) -> Arm:
-    subject, seed = features.subject, config.seed
+def _neurons(config: RunConfig, features: Arm, corpus: Corpus) -> Arm:
+    subject = features.subject
     site = subject.neurons_site(features.site)
     neurons = Neurons(site.width, site.signed)
-    units = _draw(neurons.n_units, len(features.units), seed)
-    what = f"{'both tails of ' if site.signed else ''}the neurons at {site.name}"
-    explain = explain_windows(corpus)
-    sample = unit_sample(neurons, site_sample(subject, site, explain, _SAMPLE, seed))
-    if not matched:
-        thresholds = fire_thresholds(sample, signed=site.signed)
-        info = ArmInfo("neurons", "neurons", len(units), what)
-        return Arm(info, subject, site, neurons, units, thresholds[units], "neurons")
-    densities = firing_densities(subject, features.site, features.dictionary, explain, batch=config.windows_per_pass)
-    densities = densities[features.units]
-    thresholds = matched_thresholds(sample, densities[densities > 0], seed)
-    info = ArmInfo(
-        "neurons-matched",
-        "neurons-matched",
-        len(units),
-        f"{what}, silenced below thresholds: densities can only fall to the features'",
-    )
-    dictionary = Thresholded(neurons, as_tensor(thresholds, subject.device))
-    return Arm(info, subject, site, dictionary, units, np.zeros(len(units)), "neurons-matched")
+    units = _draw(neurons.n_units, len(features.units), config.seed)
+    rows = site_sample(subject, site, explain_windows(corpus), _SAMPLE, config.seed)
+    thresholds = fire_thresholds(unit_sample(neurons, rows), signed=site.signed)
+    info = ArmInfo("neurons", "neurons", len(units), _neurons_of(site))
+    return Arm(info, subject, site, neurons, units, thresholds[units], "neurons")
+
+
+def _matched_neurons(config: RunConfig, features: Arm, corpus: Corpus, densities: np.ndarray) -> Arm:
+    site = features.subject.neurons_site(features.site)
+    neurons = Neurons(site.width, site.signed)
+    info = ArmInfo("neurons-matched", "neurons-matched", neurons.n_units, _neurons_of(site))
+    return _at_matched_density(info, site, neurons, "neurons-matched", config, features, corpus, densities)
+
+
+def _random(config: RunConfig, features: Arm, corpus: Corpus, densities: np.ndarray) -> Arm:
+    n, site = min(len(features.units), features.site.width), features.site
+    directions = RandomDirections(site.width, n, config.seed, features.subject.device)
+    info = ArmInfo("random", "random", n, f"random directions at {site.name}")
+    return _at_matched_density(info, site, directions, f"random:{config.seed}", config, features, corpus, densities)
+
+
+def _at_matched_density(
+    info: ArmInfo,
+    site: Site,
+    inner: Dictionary,
+    digest: str,
+    config: RunConfig,
+    features: Arm,
+    corpus: Corpus,
+    densities: np.ndarray,
+) -> Arm:
+    """Units of `inner`, each silenced below the threshold that gives it the density of a feature drawn at random."""
+    subject = features.subject
+    rows = site_sample(subject, site, explain_windows(corpus), _SAMPLE, config.seed)
+    thresholds = matched_thresholds(unit_sample(inner, rows), densities[densities > 0], config.seed)
+    units = _draw(inner.n_units, len(features.units), config.seed)
+    what = f"{info.description}, silenced below thresholds: densities can only fall to the features'"
+    dictionary = Thresholded(inner, as_tensor(thresholds, subject.device))
+    info = replace(info, n_units=len(units), description=what)
+    return Arm(info, subject, site, dictionary, units, np.zeros(len(units)), digest)
+
+
+def _neurons_of(site: Site) -> str:
+    return f"{'both tails of ' if site.signed else ''}the neurons at {site.name}"
 
 
 def _principal_components(config: RunConfig, features: Arm, corpus: Corpus) -> Arm:
@@ -178,10 +214,10 @@ def _principal_components(config: RunConfig, features: Arm, corpus: Corpus) -> A
     return Arm(info, subject, site, dictionary, units, thresholds[units], f"pca:{config.seed}")
 
 
-def _shuffled(path: Path | None, config: RunConfig, features: Arm, corpus: Corpus, cache: Path) -> Arm:
+def _shuffled(path: Path | None, config: RunConfig, features: Arm, corpus: Corpus, kept: Path) -> Arm:
     """A dictionary of the features' width and recipe, trained on a subject whose weights are shuffled by the seed."""
     subject = shuffled_subject(features.subject, config.seed)
-    site, folder = subject.site(config.site), path or cache / SHUFFLED_SUBJECT
+    site, folder = subject.site(config.site), path or kept / SHUFFLED_SUBJECT
     if path is None and not (folder / "cfg.json").exists():
         _train_shuffled(subject, site, folder, config, features, corpus)
     dictionary, loaded = load_dictionary(folder)

@@ -36,6 +36,8 @@ def test_every_control_runs_and_comes_out_in_its_order(place: Path, tmp_path: Pa
         assert 0 <= floor < ceiling
         assert median(arm, "spearman") <= ceiling
     rows = [row for row in values(out) if row["measure"] == "spearman"]
+    densities = {arm: [row["density"] for row in rows if row["arm"] == arm] for arm in ("features", "random")}
+    assert max(densities["random"]) < 2 * max(densities["features"])  # random directions fire as rarely
     assert {row["single_token"] for row in rows} <= {True, False}
     assert all(row["token_entropy"] >= 0 for row in rows)
     text = (out / "summary.md").read_text()

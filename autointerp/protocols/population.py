@@ -45,9 +45,9 @@ class Population:
     def scorer(self, split: Split = "score") -> Scorer:
         """Poses and scores over the score split.
 
-        Firing anchors are sampled of that one only: on the select split explanations are told apart as
-        monosemanticity-2023 does.
+        Firing anchors are sampled of that one only: on the select split explanations are told apart by the Pearson
+        correlation over the excerpts of monosemanticity-2023.
         """
         if split != "score":
-            return Monosemanticity2023(seed=self.seed).scorer(split)
+            return replace(Monosemanticity2023(seed=self.seed).scorer(split), headline="pearson")
         return PopulationScorer(allocation=self.allocation, seed=self.seed)

@@ -86,13 +86,14 @@ def importance(record: UnitRecord, excerpt: Excerpt) -> float:
 
     1 for random excerpts; density times the interval's share of firing positions for intervals; for tokens out of
     context the weight of the top interval. The paper names no weight for the top excerpts themselves; the top
-    interval's is taken, and the twelfth is taken for the top interval. Positions of both splits are counted, so that
-    no interval with an excerpt weighs 0. Source: Bricken et al. 2023, appendix on automated interpretability.
+    interval's is taken, and the twelfth is taken for the top interval. Positions of the explain and score splits are
+    counted, whatever else the harvest holds, so that no interval with an excerpt of theirs weighs 0. Source: Bricken
+    et al. 2023, appendix on automated interpretability.
     """
     if excerpt.group == "random":
         return 1.0
     interval = excerpt.interval if excerpt.group == "interval" else N_INTERVALS
-    splits = record.statistics.values()
+    splits = [record.statistics[split] for split in ("explain", "score")]
     # density * share = fired / tokens * count / fired
     return sum(split.interval_counts[interval - 1] for split in splits) / sum(split.tokens for split in splits)
 
@@ -117,6 +118,8 @@ class SimulationScorer:
     """Of the items' order and of the resamples."""
     split: Split = "score"
     """Whose excerpts are posed."""
+    headline: str = HEADLINE
+    """The measure that is reported first, and by which the best of several explanations is chosen."""
 
     def pose(self, record: UnitRecord, explanation: Explanation, source: Source) -> Trial | Failure:  # noqa: ARG002
         """A trial from the record's excerpts of the split, in an order of the unit's own.
@@ -161,7 +164,7 @@ class SimulationScorer:
             measures = _measures(trial, kept, predicted, np.random.default_rng(self.seed))
             influence = _influence(trial, kept, predicted)
         constant = bool(given) and bool(predicted.min() == predicted.max())
-        return Score(measures, HEADLINE, len(kept), len(kept) - len(given), constant, influence)
+        return Score(measures, self.headline, len(kept), len(kept) - len(given), constant, influence)
 
 
 def _measures(

@@ -10,10 +10,12 @@ import pytest
 from autointerp.activations.plan import HarvestSizes
 from autointerp.pipeline import Evaluation, Judges
 from autointerp.protocols.catalog import PRESETS, make_presets
+from autointerp.protocols.population import Population
 from autointerp.protocols.preset import Preset
 from autointerp.records.explanation import Evidence, Explanation, Failure
 from autointerp.records.trial import Item, Prediction
 from autointerp.records.unit import UnitRecord
+from autointerp.scorers.simulation import SimulationScorer
 from sae.errors import UserError
 from tests.autointerp import synthetic
 
@@ -68,6 +70,13 @@ def test_every_protocol_is_a_preset_of_its_name(name: str) -> None:
     assert isinstance(preset, Preset)
     assert preset.name == name
     assert preset.scorer("select") != preset.scorer()
+
+
+def test_population_chooses_explanations_by_pearson() -> None:
+    """By its own measure: the rank correlation of the excerpts is one that misses false predictions."""
+    chooses = Population().scorer("select")
+    assert isinstance(chooses, SimulationScorer)
+    assert chooses.headline == "pearson"
 
 
 def test_an_unknown_protocol_is_named_with_the_nearest() -> None:

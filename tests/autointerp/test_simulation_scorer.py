@@ -147,7 +147,8 @@ def test_weights_are_the_papers() -> None:
     record = synthetic.record()
     explain = SplitStatistics(1000, 12, 6.0, 0.1, (5, 6, *(0,) * 9, 1))
     score = SplitStatistics(3000, 10, 5.0, 0.1, (0, 10, *(0,) * 9, 0))
-    record = dataclasses.replace(record, statistics={"explain": explain, "score": score})
+    calibrate = SplitStatistics(500, 40, 5.0, 0.1, (0, 40, *(0,) * 9, 0))  # harvested for another protocol: no matter
+    record = dataclasses.replace(record, statistics={"explain": explain, "score": score, "calibrate": calibrate})
     density, second, last = 22 / 4000, 16 / 22, 1 / 22
     expected = {"random": 1.0, "out_of_context": density * last, "top": density * last, "interval": density * second}
     for group, weight in expected.items():

@@ -12,7 +12,7 @@ from autointerp.statistics import Estimate
 
 
 def grids(comparison: Comparison) -> tuple[Grid, ...]:
-    """All tables: floors, ceilings and differences first, because they are the result.
+    """All tables: floors, references and differences first, because they are the result.
 
     What differs between the features and a control of theirs is in the first table.
     """

@@ -16,8 +16,6 @@ from autointerp.inference import (
     difference,
     difference_bounds,
     mann_whitney,
-    permutation_test,
-    sign_flip_test,
 )
 from autointerp.matching import (
     FEWEST,
@@ -29,6 +27,7 @@ from autointerp.matching import (
     length_control,
     matched_difference,
 )
+from autointerp.permutation import permutation_test, sign_flip_test
 from autointerp.power import detectable_difference, spread
 from autointerp.records.explanation import Explanation
 from autointerp.records.outcome import ArmInfo, Outcome

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from autointerp.inference import Sample
 from autointerp.records.outcome import Outcome
 from autointerp.records.trial import Influence, Measure, Score
+from autointerp.records.unit import N_INTERVALS
 
 LIFT = "lift"
 """The headline measure less that of `unigram`, unit by unit."""
@@ -57,7 +58,7 @@ class Counted:
             self.arms.setdefault(outcome.unit.arm, []).append(outcome)
             if isinstance(outcome.result, Score):
                 names |= dict.fromkeys(outcome.result.measures)
-        self.intervals = [f"{headline}_interval_{i}" for i in range(1, 13)]
+        self.intervals = [f"{headline}_interval_{i}" for i in range(1, N_INTERVALS + 1)]
         self.main = [name for name in names if "_interval_" not in name]
         derived = {
             LIFT: f"unigram_{headline}" in names,

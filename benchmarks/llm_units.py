@@ -8,6 +8,7 @@ from pydantic import ConfigDict, TypeAdapter
 from autointerp.protocols.monosemanticity_2023 import Monosemanticity2023
 from autointerp.records.anchors import Text
 from autointerp.records.unit import (
+    N_INTERVALS,
     Activations,
     Excerpt,
     LogitEffect,
@@ -17,7 +18,7 @@ from autointerp.records.unit import (
     Unit,
     UnitRecord,
 )
-from autointerp.scorers.simulation import N_INTERVALS, GroupSizes
+from autointerp.scorers.simulation import GroupSizes
 from autointerp.seams import Unavailable
 
 PROTOCOL = Monosemanticity2023()

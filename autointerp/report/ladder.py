@@ -9,7 +9,7 @@ from autointerp.statistics import Estimate
 
 
 def ladder_grid(comparison: Comparison) -> Grid:
-    """Medians over the units of each arm: the score between floor and truth in levels, and what it adds to token tables."""
+    """Medians over the units of each arm: the score between floor and truth, and what it adds to token tables."""
     headline = comparison.headline
     columns = {
         headline: headline,

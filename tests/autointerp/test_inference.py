@@ -7,15 +7,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from autointerp import inference
-from autointerp.inference import (
-    MannWhitney,
-    Sample,
-    average,
-    difference,
-    mann_whitney,
-    permutation_test,
-    sign_flip_test,
-)
+from autointerp.inference import MannWhitney, Sample, average, difference, mann_whitney
+from autointerp.permutation import permutation_test, sign_flip_test
 from autointerp.records.trial import Undefined
 from autointerp.statistics import Estimate
 

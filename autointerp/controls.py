@@ -11,10 +11,10 @@ from autointerp.arms import FEATURES
 from autointerp.config import RunConfig
 from autointerp.explain.lookup import token_table
 from autointerp.protocols.preset import Preset
-from autointerp.records.anchors import Text
+from autointerp.records.anchors import Activations, Pool, Text
 from autointerp.records.explanation import Evidence, Explanation
 from autointerp.records.outcome import ArmInfo
-from autointerp.records.unit import Activations, Pool, Split, Unit, UnitRecord
+from autointerp.records.unit import Split, Unit, UnitRecord
 from autointerp.seams import Source
 from sae.errors import UserError, nearest
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from autointerp.records.anchors import Text
+from autointerp.records.anchors import Activations, Pool, Text
 from autointerp.records.call import Reply, Request
 from autointerp.records.explanation import Evidence, Explanation, Failure
 from autointerp.records.trial import Item, Prediction, Score, Trial
-from autointerp.records.unit import Activations, Pool, Split, Unit, UnitRecord
+from autointerp.records.unit import Split, Unit, UnitRecord
 
 
 @runtime_checkable

@@ -6,13 +6,11 @@ import numpy as np
 from pydantic import ConfigDict, TypeAdapter
 
 from autointerp.protocols.monosemanticity_2023 import Monosemanticity2023
-from autointerp.records.anchors import Text
+from autointerp.records.anchors import Activations, Pool, Text
 from autointerp.records.unit import (
     N_INTERVALS,
-    Activations,
     Excerpt,
     LogitEffect,
-    Pool,
     Split,
     SplitStatistics,
     Unit,

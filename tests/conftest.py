@@ -59,6 +59,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.fixture(scope="session")
+def harvest(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A harvested run, not yet explained."""
+    from tests.runs import arguments, command
+
+    out = tmp_path_factory.mktemp("pitfalls") / "run"
+    assert command("harvest", *arguments(place, out, "--features", "0:4", "--baseline", "neurons")) == 0
+    return out
+
+
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Iterator[Server]":
     """Both providers on loopback, with a bill."""
@@ -73,4 +83,4 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Iterator[Server]
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than the runs of these tests, and is tested elsewhere."""
-    monkeypatch.setattr("autointerp.report.plots.write_plots", lambda *_: None)
+    monkeypatch.setattr("autointerp.ending.draw", lambda *_: None)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from autointerp import ending
 from autointerp.llm import client as llm_client
 from autointerp.llm.faults import retrying
 from autointerp.records.explanation import Failure
 from autointerp.records.trial import Score
-from autointerp.report import plots
 from autointerp.report.tables import read_outcomes
 from tests.autointerp.llm_parts import no_sleep
 from tests.runs import MODELS, SITE, arguments, command, values
@@ -47,7 +47,7 @@ def hurried(folder: Path, **settings: object) -> Iterator[tuple[Server, pytest.M
             patch.setenv(f"{name}_BASE_URL", value)
             patch.setenv(f"{name}_API_KEY", f"{SECRET}-{name}")
         patch.setattr(llm_client, "retrying", lambda on_retry, *_: retrying(on_retry, no_sleep))
-        patch.setattr(plots, "write_plots", lambda *_: None)
+        patch.setattr(ending, "draw", lambda *_: None)
         yield server, patch
 
 

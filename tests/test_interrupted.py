@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from autointerp import ending
 from autointerp.cli import main
-from autointerp.report import plots
 from autointerp.report.tables import read_outcomes
 from tests.runs import MODELS, arguments, bill, command, lead_to, values
 from tests.servers.loopback import serve
@@ -27,7 +27,7 @@ def test_killed_in_the_middle_it_resumes_and_pays_nothing_twice(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After SIGKILL the scores equal an undisturbed run's; only calls that were in flight are asked again."""
-    monkeypatch.setattr(plots, "write_plots", lambda *_: None)
+    monkeypatch.setattr(ending, "draw", lambda *_: None)
     run, other, bills = tmp_path / "run", tmp_path / "other" / "run", tmp_path / "bill.jsonl"
     flags = ("--features", "0:12", *MODELS, "--concurrency", "4")
     assert command("harvest", *arguments(place, run, *flags)) == 0
@@ -104,7 +104,7 @@ def _command(errors: Path, environment: dict[str, str], words: list[str]) -> Non
     os.environ.update(environment)  # the process that this one is forked from has an older one
     with errors.open("wb") as file:
         os.dup2(file.fileno(), sys.stderr.fileno())
-    plots.write_plots = lambda *_: None
+    ending.draw = lambda *_: None
     main(words)
 
 

@@ -37,7 +37,7 @@ def test_a_source_without_a_subject_is_refused_before_anything_is_asked(
     done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The run says which protocol cannot be scored, and why."""
-    monkeypatch.setattr(stages, "stored", lambda directory: StoreSource(Store.open(directory / "harvest")))
+    monkeypatch.setattr(stages, "stored", lambda _, directory: StoreSource(Store.open(directory / "harvest")))
     assert command("resume", done) == 1
     said = capsys.readouterr().err
     assert "population cannot be scored here" in said

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from autointerp.report import plots
+from autointerp import ending
 from tests.runs import arguments, command
 from tests.sae.tiny import gpt2_folder
 from tests.servers.loopback import serve
@@ -17,7 +17,7 @@ FEW = ("--features", "0:2", "--baseline", "none")
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """No figures, and a random model's digits count although it expects them too little."""
-    monkeypatch.setattr(plots, "write_plots", lambda *_: None)
+    monkeypatch.setattr(ending, "draw", lambda *_: None)
     monkeypatch.setattr("autointerp.simulate.logprob.LEAST_MASS", 0.0)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from autointerp.activations.plan import SPLITS
 from autointerp.activations.store import Store
-from autointerp.records.anchors import Text
-from autointerp.records.unit import Activations, Pool, Split, Unit, UnitRecord
+from autointerp.records.anchors import Activations, Pool, Text
+from autointerp.records.unit import Split, Unit, UnitRecord
 from autointerp.seams import Unavailable
 
 Recompute: TypeAlias = Callable[[Unit, Sequence[int]], np.ndarray]

@@ -15,13 +15,12 @@ import pyarrow.parquet as pq
 from autointerp.activations.columns import read_columns
 from autointerp.activations.layout import MANIFEST, VERSION, digest, excerpts_of, file_of, schemas
 from autointerp.activations.plan import GROUPS, LOGIT_KINDS, SPLITS, HarvestSizes, SplitSizes
-from autointerp.records.anchors import FiringAnchors, Text
+from autointerp.records.anchors import FiringAnchors, Pool, Text
 from autointerp.records.unit import (
     REFERENCES,
     Excerpt,
     LogitEffect,
     LogitKind,
-    Pool,
     Split,
     SplitStatistics,
     Unit,

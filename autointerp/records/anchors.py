@@ -1,6 +1,7 @@
 """Anchors: token positions as a population, and samples of them."""
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int32
@@ -99,3 +100,20 @@ class AnchorSample:
     """Draws taken from each, those left out included."""
     totals: Totals
     """Of the population."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pool:
+    """Uniformly random excerpts of one split, the same for every unit."""
+
+    window: Int32[np.ndarray, " excerpt"]
+    """Row of the store's windows."""
+    start: Int32[np.ndarray, " excerpt"]
+    """Position of the first token."""
+    cluster: Int32[np.ndarray, " excerpt"]
+    """Id of the document's cluster."""
+    ids: Int32[np.ndarray, "excerpt token"]
+    """Token ids."""
+
+
+Activations: TypeAlias = Float[np.ndarray, "window position"]

@@ -4,9 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-import numpy as np
-from jaxtyping import Float, Int32
-
 from autointerp.records.anchors import FiringAnchors
 
 N_INTERVALS = 12
@@ -143,20 +140,3 @@ class UnitRecord:
     def maximum(self) -> float:
         """The explain split's highest activation: the scale of every level."""
         return self.statistics["explain"].maximum
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Pool:
-    """Uniformly random excerpts of one split, the same for every unit."""
-
-    window: Int32[np.ndarray, " excerpt"]
-    """Row of the store's windows."""
-    start: Int32[np.ndarray, " excerpt"]
-    """Position of the first token."""
-    cluster: Int32[np.ndarray, " excerpt"]
-    """Id of the document's cluster."""
-    ids: Int32[np.ndarray, "excerpt token"]
-    """Token ids."""
-
-
-Activations: TypeAlias = Float[np.ndarray, "window position"]

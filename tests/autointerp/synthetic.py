@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autointerp.records.anchors import Text
-from autointerp.records.unit import Excerpt, Group, LogitEffect, Pool, Split, SplitStatistics, Unit, UnitRecord
+from autointerp.records.anchors import Pool, Text
+from autointerp.records.unit import Excerpt, Group, LogitEffect, Split, SplitStatistics, Unit, UnitRecord
 from autointerp.seams import Unavailable
 
 WIDTH = 9

@@ -19,12 +19,12 @@ from autointerp.notation import read_table
 from autointerp.pipeline import Evaluation, Judges, admission_order, admit
 from autointerp.prompts import load_prompt
 from autointerp.protocols.catalog import make_presets
-from autointerp.records.anchors import Text
+from autointerp.records.anchors import Activations, Pool, Text
 from autointerp.records.call import Request
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.outcome import Outcome
 from autointerp.records.trial import Measure, Score
-from autointerp.records.unit import Activations, Pool, Split, Unit, UnitRecord
+from autointerp.records.unit import Split, Unit, UnitRecord
 from autointerp.simulate.lookup import LookupSimulator
 from sae.errors import UserError
 from tests.autointerp import synthetic

@@ -27,7 +27,7 @@ def posed() -> Trial:
     return trial
 
 
-def test_distractors_are_never_promoted_and_matched_ones_are_as_frequent() -> None:
+def test_p23_distractors_are_never_promoted_and_matched_ones_are_as_frequent() -> None:
     """P23: frequency tells promoted from random tokens, but not from matched ones."""
     rng = np.random.default_rng(0)
     counts = np.floor(1e5 / np.arange(1, 2001) ** 1.1).astype(np.int64)

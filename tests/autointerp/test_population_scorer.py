@@ -109,7 +109,7 @@ def test_only_anchors_count(source: StoreSource) -> None:
     assert _value(trial, np.where(others, 0, levels)) == _value(trial, levels)
 
 
-def test_estimates_scatter_about_the_value_over_all_anchors(source: StoreSource, made: World) -> None:
+def test_p03_estimates_scatter_about_the_value_over_all_anchors(source: StoreSource, made: World) -> None:
     """A predictor that knows only the token: the mean over draws is the census, though each has few of the anchors."""
     anchors, truth = _anchors(made), made.dense["features"][..., 1]
     by_token = np.bincount(made.windows.tokens[anchors], truth[anchors], 23) * (np.arange(23) % 3 == 0)

@@ -96,11 +96,12 @@ def right(index: int) -> Prediction:
     return Prediction(tuple(float(digit) for digit in f"{index:03d}"))
 
 
-def test_the_rendered_request_is_the_golden_one() -> None:
+@pytest.mark.parametrize("prompt", ["simulate", "simulate-10"])
+def test_the_rendered_request_is_the_golden_one(prompt: str) -> None:
     """Every byte that is sent is on record; UPDATE_GOLDEN=1 writes it anew."""
-    request = render_simulate(EXPLANATION, ITEMS, NAME, PROMPT)
+    request = render_simulate(EXPLANATION, ITEMS, NAME, load_prompt(prompt, "v1"))
     text = f"{request.system}\n\n=== user ===\n{request.user}\n\n=== schema ===\n{request.schema}\n"
-    path = GOLDEN / "simulate_v1.txt"
+    path = GOLDEN / f"{prompt}_v1.txt"
     if os.environ.get("UPDATE_GOLDEN"):
         path.write_bytes(text.encode())
     assert path.read_bytes() == text.encode()

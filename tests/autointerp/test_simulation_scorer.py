@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autointerp import notation, statistics
-from autointerp.records.anchors import Text
+from autointerp.records.anchors import Activations, Pool, Text
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.trial import Item, Measure, Prediction, Score, Trial, Undefined
-from autointerp.records.unit import Activations, Pool, Split, SplitStatistics, Unit, UnitRecord
+from autointerp.records.unit import Split, SplitStatistics, Unit, UnitRecord
 from autointerp.scorers.simulation import MEASURES, GroupSizes, SimulationScorer, choose, importance
 from tests.autointerp import synthetic
 

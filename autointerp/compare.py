@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from autointerp.contrast import RESAMPLES, Contrast, contrast
-from autointerp.counted import Counted, counted_prefix
+from autointerp.counted import SEEN, Counted, counted_prefix
 from autointerp.inference import average, benjamini_hochberg
 from autointerp.power import spread
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.outcome import ArmInfo, Outcome
-from autointerp.records.trial import Score, Undefined
+from autointerp.records.trial import Measure, Score, Undefined
 from autointerp.statistics import Estimate, bootstrap_interval
 from autointerp.tokens import TokenSplit, token_split
 from sae.errors import UserError, nearest
@@ -30,6 +30,8 @@ class Funnel:
     """Counted units without a score, by the kind of their failure, the most frequent first."""
     undefined: int
     """Counted units whose headline measure is undefined."""
+    why: str | None
+    """The most frequent reason for that; None where there are none."""
     scored: int
     """Counted units with a headline measure."""
 
@@ -40,8 +42,6 @@ class Averages:
 
     n: int
     """Units where the measure is defined."""
-    documents: bool
-    """Whether the intervals count the documents that units share; otherwise they are over units alone."""
     median: Estimate | Undefined
     """With its 95 % bootstrap interval."""
     mean: Estimate | Undefined
@@ -76,6 +76,12 @@ class ArmSummary:
     """Share of the scored units whose predictions were all the same number, 0 to 1."""
     missing_share: float | Undefined
     """Share of all items asked whose prediction failed, 0 to 1."""
+    above_levels: int | None
+    """Scored units above what the truth in whole levels scores, as fractional predictions can be; None where that is
+    not known."""
+    lower_bound: float | Undefined | None
+    """Mean over the units of the lower ends of the headline's own intervals, where these allow for false predictions
+    that none of the draws has met and the arm's interval does not; None under other protocols."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +137,8 @@ def _explainers(outcomes: Sequence[Outcome]) -> set[str]:
 
 
 def _summary(table: Counted, info: ArmInfo) -> ArmSummary:
-    scores = [each.result for each in table.arms.get(info.label, []) if isinstance(each.result, Score)]
+    outcomes = table.arms.get(info.label, [])
+    scores = [each.result for each in outcomes if isinstance(each.result, Score)]
     return ArmSummary(
         info,
         _funnel(table, info),
@@ -139,7 +146,25 @@ def _summary(table: Counted, info: ArmInfo) -> ArmSummary:
         tuple(_interval_mean(table, info.label, name) for name in table.intervals),
         _share(sum(score.constant for score in scores), len(scores), "no unit was scored"),
         _share(sum(score.missing for score in scores), sum(score.items for score in scores), "no item was asked"),
+        _above_levels(table, outcomes),
+        _lower_bound(table, scores),
     )
+
+
+def _above_levels(table: Counted, outcomes: Sequence[Outcome]) -> int | None:
+    oracle = f"quantised_oracle_{table.headline}"
+    if oracle not in table.main:
+        return None
+    pairs = [(table.value(each, table.headline), table.value(each, oracle)) for each in outcomes]
+    return sum(own is not None and levels is not None and own > levels for own, levels in pairs)
+
+
+def _lower_bound(table: Counted, scores: Sequence[Score]) -> float | Undefined | None:
+    if SEEN.format(table.headline) not in table.main:
+        return None
+    found = (score.measures[table.headline] for score in scores)
+    lows = [each.low for each in found if isinstance(each, Measure)]
+    return float(np.mean(lows)) if lows else Undefined("no unit was scored")
 
 
 def _funnel(table: Counted, info: ArmInfo) -> Funnel:
@@ -147,7 +172,10 @@ def _funnel(table: Counted, info: ArmInfo) -> Funnel:
     failed = Counter(each.result.kind for each in outcomes if isinstance(each.result, Failure))
     scored = len(table.values(info.label, table.headline))
     undefined = len(outcomes) - failed.total() - scored
-    return Funnel(info.n_units, len(outcomes), dict(failed.most_common()), undefined, scored)
+    headlines = (each.result.measures[table.headline] for each in outcomes if isinstance(each.result, Score))
+    reasons = Counter(each.reason for each in headlines if isinstance(each, Undefined))
+    why = next((reason for reason, _ in reasons.most_common(1)), None)
+    return Funnel(info.n_units, len(outcomes), dict(failed.most_common()), undefined, why, scored)
 
 
 def _averages(table: Counted, arm: str, measure: str) -> Averages:
@@ -155,8 +183,7 @@ def _averages(table: Counted, arm: str, measure: str) -> Averages:
     found = average(sample, ("median", "mean"), table.rng(arm, measure), RESAMPLES)
     scatter = spread(sample.values.tolist())
     few = Undefined(f"{len(sample)} units do not show how the measure scatters")
-    known = bool(len(sample.influence))
-    return Averages(len(sample), known, found["median"], found["mean"], few if scatter is None else scatter)
+    return Averages(len(sample), found["median"], found["mean"], few if scatter is None else scatter)
 
 
 def _interval_mean(table: Counted, arm: str, measure: str) -> IntervalMean:
@@ -169,7 +196,7 @@ def _share(part: int, whole: int, reason: str) -> float | Undefined:
 
 
 def adjusted(comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
-    """The comparisons, by protocol, with every contrast's `q` over the family of all contrasts under all protocols."""
+    """The comparisons, by protocol, with every contrast's `q` over the family of its like under all protocols."""
     family = iter(_adjusted([contrast for each in comparisons.values() for contrast in each.contrasts]))
     return {
         name: replace(each, contrasts=tuple(next(family) for _ in each.contrasts)) for name, each in comparisons.items()
@@ -177,7 +204,11 @@ def adjusted(comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
 
 
 def _adjusted(contrasts: Sequence[Contrast]) -> tuple[Contrast, ...]:
-    """The contrasts with `q` over all of them."""
-    tested = [each.p for each in contrasts if not isinstance(each.p, Undefined)]
-    q = iter(benjamini_hochberg(np.array(tested, dtype=np.float64)).tolist())
-    return tuple(each if isinstance(each.p, Undefined) else replace(each, q=next(q)) for each in contrasts)
+    """The contrasts with `q`: those with other dictionaries are one family, those with controls another."""
+    out = list(contrasts)
+    for paired in (False, True):
+        p = {i: each.p for i, each in enumerate(out) if each.paired is paired and not isinstance(each.p, Undefined)}
+        q = benjamini_hochberg(np.array(list(p.values()), dtype=np.float64)).tolist()
+        for i, each in zip(p, q, strict=True):
+            out[i] = replace(out[i], q=each)
+    return tuple(out)

@@ -5,17 +5,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autointerp.counted import Counted
+from autointerp.counted import Counted, lower_limit
 from autointerp.inference import (
     Bounds,
     MannWhitney,
     Sample,
     against_null,
+    average,
     benjamini_hochberg,
     difference,
     difference_bounds,
     mann_whitney,
-    permutation_test,
 )
 from autointerp.matching import (
     FEWEST,
@@ -27,11 +27,12 @@ from autointerp.matching import (
     length_control,
     matched_difference,
 )
+from autointerp.permutation import permutation_test, sign_flip_test
 from autointerp.power import detectable_difference, spread
 from autointerp.records.explanation import Explanation
 from autointerp.records.outcome import ArmInfo, Outcome
 from autointerp.records.trial import Undefined
-from autointerp.statistics import Estimate, bootstrap_difference
+from autointerp.statistics import Estimate, bootstrap_difference, bootstrap_interval
 from autointerp.wording import n_words
 
 RESAMPLES = 1000
@@ -41,6 +42,7 @@ _FEWEST_IN_STRATUM = 99
 """Null scores with which a p-value of 0.01 exists: with fewer, no unit could ever stand out after adjustment."""
 FALSE_DISCOVERIES = 0.05
 """Expected share of false ones among the units found, at most."""
+_SAME = Undefined("both arms have the same units, which are compared one by one")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +61,17 @@ class Support:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One measure: the reference arm less a baseline."""
+    """One measure: the reference arm less a baseline, or unit by unit where both arms have the same units."""
 
     n: tuple[int, int]
-    """Units where the measure is defined, of the reference and of the baseline."""
-    documents: bool
-    """Whether the intervals count the documents that units share; otherwise they are over units alone."""
+    """Units where the measure is defined, of the reference and of the baseline; of pairs, those that have both."""
     median: Estimate | Undefined
-    """Difference of medians."""
+    """Difference of medians; of pairs, the median of the differences."""
     mean: Estimate | Undefined
     """Difference of means."""
     superior: Estimate | Undefined
-    """Probability that a random unit of the reference has the higher value, ties counted half."""
+    """Probability that a random unit of the reference has the higher value, ties counted half; of pairs, that a unit
+    has it by its own explanation."""
     test: MannWhitney | Undefined
     """Two-sided Mann-Whitney test."""
 
@@ -87,20 +88,27 @@ class Discoveries:
     """Expected share of false ones among those found, at most."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Contrast:
-    """The reference arm against one baseline."""
+    """The reference arm against one baseline.
+
+    What is claimed of the two is the difference of the headline's means: a score is bounded, so that no unit moves it
+    far, and its interval, its test, its power and the differences among units that are alike speak of the same number.
+    """
 
     baseline: str
     """Label of the baseline."""
+    paired: bool
+    """Whether both arms have the same units, so that these are compared one by one: the baseline is a control."""
     support: Support | Undefined | None
     """Common densities, where the baseline is compared at matched density; `Undefined` where there are none."""
     differences: Mapping[str, Difference]
     """By measure."""
     p: float | Undefined
-    """Permutation test of the headline's means: that it does not matter which arm a unit is in."""
+    """Permutation test of the headline's means; of pairs, of the signs of the differences."""
     q: float | Undefined
-    """The same, adjusted by Benjamini and Hochberg over all contrasts of the run."""
+    """The same, adjusted by Benjamini and Hochberg over all contrasts of the run; those with controls, which are true
+    almost always and would make the others look better, are a family of their own."""
     detectable: float | Undefined
     """Difference of headline means that these units, as their scores scatter, show with 80 % power."""
     density: Matched | Undefined
@@ -119,12 +127,11 @@ class Contrast:
 
 def contrast(table: Counted, reference: str, baseline: ArmInfo) -> Contrast:
     """`reference` against `baseline`; `q` is that of this contrast alone."""
+    if baseline.kind == "control":
+        return _paired(table, reference, baseline.label)
     support = _support(table, reference, baseline.label) if baseline.kind == "neurons-matched" else None
     if isinstance(support, Undefined):
-        nothing = Difference((0, 0), documents=False, median=support, mean=support, superior=support, test=support)
-        none = dict.fromkeys(table.contrasted, nothing)
-        rest = support, support, support, support, support, support, support
-        return Contrast(baseline.label, support, none, *rest, (support,) * len(table.intervals), None)
+        return _undefined(table, baseline.label, support)
 
     def keep(outcome: Outcome) -> bool:
         return support is None or support.low <= outcome.statistics.density_explain <= support.high
@@ -141,25 +148,94 @@ def contrast(table: Counted, reference: str, baseline: ArmInfo) -> Contrast:
         intervals.append(bootstrap_difference(x, y, "mean", rng(name), RESAMPLES))
     differences = {measure: _difference(*sides(measure), rng(measure)) for measure in table.contrasted}
     x, y = sides(table.headline)
-    p = permutation_test(x.values, y.values, table.rng(reference, baseline.label, "permutation"))
+    error = _error(differences[table.headline])
+    p = permutation_test(x.values, y.values, rng("permutation"), error=error)
     everyone = [table.arms.get(arm, []) for arm in (reference, baseline.label)]
     units = [[each for each in arm if keep(each)] for arm in everyone]
-    missing = len(units[0]) - len(x), len(units[1]) - len(y)
     scored = [[each for each in arm if table.value(each, table.headline) is not None] for arm in units]
     return Contrast(
-        baseline.label,
-        support,
-        differences,
-        p,
-        p,
-        _detectable(x, y),
-        matched_difference(x, y, *map(_density_strata, scored)),
-        _evidence_matched(x, y, *scored),
-        _length_control(x, y, *scored),
-        difference_bounds(x.values, y.values, missing),
-        tuple(intervals),
-        _discoveries(x, y, *map(_density_strata, scored)) if baseline.label.endswith(SHUFFLED) else None,
+        baseline=baseline.label,
+        paired=False,
+        support=support,
+        differences=differences,
+        p=p,
+        q=p,
+        detectable=_detectable(x, y, error),
+        density=matched_difference(x, y, *map(_density_strata, scored)),
+        evidence=_evidence_matched(x, y, *scored),
+        length=_length_control(x, y, *scored),
+        bounds=_bounds(table, x, y, (len(units[0]), len(units[1]))),
+        intervals=tuple(intervals),
+        found=None,
     )
+
+
+def _paired(table: Counted, reference: str, control: str) -> Contrast:
+    """The `reference`'s units by their own explanations against the same units by those of `control`."""
+    pairs = {measure: table.paired(reference, control, measure) for measure in table.contrasted}
+    differences: dict[str, Difference] = {}
+    for measure, each in pairs.items():
+        found = average(each, ("median", "mean", "superior"), table.rng(reference, control, measure), RESAMPLES)
+        n = len(each), len(each)
+        differences[measure] = Difference(n, found["median"], found["mean"], found["superior"], _SAME)
+    whole, error = pairs[table.headline].values, _error(differences[table.headline])
+    p = sign_flip_test(whole, table.rng(reference, control, "permutation"), error=error)
+    x, y = (table.sample(arm, table.headline) for arm in (reference, control))
+    arms = [table.arms.get(arm, []) for arm in (reference, control)]
+    scored = [[each for each in arm if table.value(each, table.headline) is not None] for arm in arms]
+    scatter = spread(whole.tolist())
+    few = Undefined(f"{len(whole)} pairs do not show how scores scatter")
+    n = len(whole)
+    return Contrast(
+        baseline=control,
+        paired=True,
+        support=None,
+        differences=differences,
+        p=p,
+        q=p,
+        detectable=few if scatter is None else detectable_difference(n, n, scatter, 0.0, error=error),
+        density=_SAME,
+        evidence=_SAME,
+        length=_SAME,
+        bounds=_bounds(table, x, y, (len(arms[0]), len(arms[1]))),
+        intervals=tuple(
+            bootstrap_interval(
+                table.paired(reference, control, name).values, "mean", table.rng(reference, control, name), RESAMPLES
+            )
+            for name in table.intervals
+        ),
+        found=_discoveries(x, y, *map(_density_strata, scored)) if control.endswith(SHUFFLED) else None,
+    )
+
+
+def _undefined(table: Counted, baseline: str, why: Undefined) -> Contrast:
+    nothing = Difference((0, 0), why, why, why, why)
+    return Contrast(
+        baseline=baseline,
+        paired=False,
+        support=why,
+        differences=dict.fromkeys(table.contrasted, nothing),
+        p=why,
+        q=why,
+        detectable=why,
+        density=why,
+        evidence=why,
+        length=why,
+        bounds=why,
+        intervals=(why,) * len(table.intervals),
+        found=None,
+    )
+
+
+def _error(headline: Difference) -> float | None:
+    """Standard error of the difference of means, where it counts the documents that units share."""
+    mean = headline.mean
+    return mean.error if isinstance(mean, Estimate) and mean.documents else None
+
+
+def _bounds(table: Counted, x: Sample, y: Sample, counted: tuple[int, int]) -> Bounds | Undefined:
+    missing = counted[0] - len(x), counted[1] - len(y)
+    return difference_bounds(x.values, y.values, missing, lower_limit(table.headline))
 
 
 def _discoveries(x: Sample, y: Sample, x_strata: np.ndarray, y_strata: np.ndarray) -> Discoveries | Undefined:
@@ -176,13 +252,10 @@ def _discoveries(x: Sample, y: Sample, x_strata: np.ndarray, y_strata: np.ndarra
 
 
 def _difference(x: Sample, y: Sample, rng: np.random.Generator) -> Difference:
-    documents = bool(len(x.influence) and len(y.influence))
-    if not documents:
-        x, y = Sample.of(x.values), Sample.of(y.values)
     found = difference(x, y, ("median", "mean", "superior"), rng, RESAMPLES)
     few = next((each for each in found.values() if isinstance(each, Undefined)), None)
     test = few or mann_whitney(x.values, y.values)
-    return Difference((len(x), len(y)), documents, found["median"], found["mean"], found["superior"], test)
+    return Difference((len(x), len(y)), found["median"], found["mean"], found["superior"], test)
 
 
 def _support(table: Counted, reference: str, baseline: str) -> Support | Undefined:
@@ -196,11 +269,11 @@ def _support(table: Counted, reference: str, baseline: str) -> Support | Undefin
     return Support(low, high, (first, second), (len(densities[0]) - first, len(densities[1]) - second))
 
 
-def _detectable(x: Sample, y: Sample) -> float | Undefined:
+def _detectable(x: Sample, y: Sample, error: float | None) -> float | Undefined:
     spreads = spread(x.values.tolist()), spread(y.values.tolist())
     if spreads[0] is None or spreads[1] is None:
         return Undefined(f"{len(x)} and {len(y)} units do not show how scores scatter")
-    return detectable_difference(len(x), len(y), spreads[0], spreads[1])
+    return detectable_difference(len(x), len(y), spreads[0], spreads[1], error=error)
 
 
 def _density_strata(scored: Sequence[Outcome]) -> np.ndarray:

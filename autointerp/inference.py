@@ -7,7 +7,6 @@ arrays of arbitrary order", 2012). What they speak of is this dictionary on text
 other seeds, and not autoencoders in general.
 """
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,11 +20,8 @@ from autointerp.records.trial import Undefined
 from autointerp.statistics import FEWEST, Estimate, percentiles
 
 Statistic: TypeAlias = Literal["median", "mean", "superior"]
-"""Of one sample its median or mean; of two the difference of medians or means, or P(X > Y) + P(X = Y) / 2."""
-_EXACT = 20_000
-"""Ways to label the units up to which a permutation test counts them all."""
-_TIED, _HUGE = 1e-9, 1e100
-"""Up to which two statistics are the same but for rounding; what an infinite one is compared as."""
+"""Of one sample its median, its mean, or the share above 0, zeros counted half; of two the difference of medians or of
+means, or P(X > Y) + P(X = Y) / 2."""
 _CELLS = 1 << 20
 """Numbers that a resampling holds at one time."""
 
@@ -77,7 +73,7 @@ class Bounds:
     missing: tuple[int, int]
     """Units without a value, on either side."""
     low: float
-    """With those of the first side at -1 and those of the second at +1."""
+    """With those of the first side at the lowest value there is and those of the second at the highest."""
     high: float
     """The other way round."""
 
@@ -85,7 +81,7 @@ class Bounds:
 def average(
     x: Sample, statistics: Sequence[Statistic], rng: np.random.Generator, resamples: int = 1000
 ) -> dict[Statistic, Estimate | Undefined]:
-    """``median`` and ``mean`` of one arm with their two-way intervals; `Undefined` below `FEWEST` units."""
+    """Of one arm, or of differences unit by unit, with two-way intervals; `Undefined` below `FEWEST` units."""
     return _estimates((x,), statistics, rng, resamples)
 
 
@@ -98,9 +94,11 @@ def difference(
     that is the same for all units of both arms. A drawn unit counts with its value and the change that the weights
     bring to it. The values of different units scatter by that change already, so each arm is first drawn together
     about its mean until value and change scatter as the values did: otherwise a unit's own noise would count twice,
-    which makes the plain pigeonhole bootstrap too wide. The resamples are then moved to where the estimate is. Without
-    influences this is the usual bootstrap over units.
+    which makes the plain pigeonhole bootstrap too wide. The resamples are then moved to where the estimate is. Where
+    either arm has no influences this is the usual bootstrap over units.
     """
+    if not (len(x.influence) and len(y.influence)):
+        x, y = Sample.of(x.values), Sample.of(y.values)
     return _estimates((x, y), statistics, rng, resamples)
 
 
@@ -120,10 +118,11 @@ def _estimates(
     for statistic, part in parts.items():
         value = float(_evaluated(statistic, tuple(sample.values[None] for sample in samples))[0])
         drawn = np.concatenate(part)
-        if any(len(sample.influence) for sample in samples):
+        documents = all(len(sample.influence) for sample in samples)
+        if documents:
             drawn += value - drawn.mean()
         interval = percentiles(np.clip(drawn, 0, 1) if statistic == "superior" else drawn)
-        found[statistic] = Estimate(value, interval.low, interval.high)
+        found[statistic] = Estimate(value, interval.low, interval.high, documents)
     return found
 
 
@@ -169,6 +168,8 @@ def _evaluated(statistic: Statistic, block: tuple[np.ndarray, ...]) -> Float[np.
         case "mean" | "median":
             of_each = [np.mean(each, axis=1) if statistic == "mean" else np.median(each, axis=1) for each in block]
             return of_each[0] if len(of_each) == 1 else of_each[0] - of_each[1]
+        case "superior" if len(block) == 1:
+            return (1 + np.sign(block[0])).mean(axis=1) / 2
         case "superior":
             return np.array([_superior(x, y) for x, y in zip(*block, strict=True)])
 
@@ -182,55 +183,6 @@ def _superior(x: np.ndarray, y: np.ndarray) -> float:
     return float(1 - up_to.sum() / (2 * len(x) * len(y)))
 
 
-def permutation_test(
-    x: Float[np.ndarray, " first"], y: Float[np.ndarray, " second"], rng: np.random.Generator, resamples: int = 1999
-) -> float | Undefined:
-    """Two-sided p-value of the hypothesis that it does not matter which arm a unit is in.
-
-    Labels are permuted; the statistic is Welch's t, so that arms of unequal size and spread do not reject too often
-    where only their means are equal (Janssen 1997; Chung and Romano 2013). All labellings are counted where there are
-    at most 20,000, otherwise `resamples` are drawn and the observed one is counted with them (Phipson and Smyth 2010).
-    `Undefined` below two units in either arm.
-    """
-    n, m = len(x), len(y)
-    if min(n, m) < 2:
-        return Undefined(f"{n} and {m} units; a test needs two of each")
-    pooled = np.concatenate([x, y]).astype(np.float64)
-    pooled -= pooled.mean()
-    observed = float(_welch(pooled[None, :n], pooled)[0])
-    exact = math.comb(n + m, n) <= _EXACT
-    drawn = np.concatenate([_welch(block, pooled) for block in _relabelled(pooled, n, rng, resamples, exact=exact)])
-    extreme = int((drawn >= min(observed, _HUGE) * (1 - _TIED) - _TIED).sum())
-    return extreme / len(drawn) if exact else (1 + extreme) / (1 + len(drawn))
-
-
-def _relabelled(
-    pooled: np.ndarray, n: int, rng: np.random.Generator, resamples: int, *, exact: bool
-) -> Iterator[Float[np.ndarray, "labelling unit"]]:
-    """The values of the units labelled as the first arm's."""
-    if exact:
-        yield pooled[np.array(list(itertools.combinations(range(len(pooled)), n)))]
-        return
-    at_once = max(1, _CELLS // len(pooled))
-    for begin in range(0, resamples, at_once):
-        rows = min(at_once, resamples - begin)
-        yield rng.permuted(np.broadcast_to(pooled, (rows, len(pooled))), axis=1)[:, :n]
-
-
-def _welch(first: Float[np.ndarray, "labelling unit"], pooled: np.ndarray) -> Float[np.ndarray, " labelling"]:
-    """Absolute Welch statistic of each labelling; infinite where means differ and nothing scatters."""
-    n, m = first.shape[1], len(pooled) - first.shape[1]
-    total, square = first.sum(1), (first**2).sum(1)
-    rest, rest_square = pooled.sum() - total, (pooled**2).sum() - square
-    gap = total / n - rest / m
-    spread = np.maximum(square - total**2 / n, 0) / (n * (n - 1))
-    spread += np.maximum(rest_square - rest**2 / m, 0) / (m * (m - 1))
-    scale = np.abs(pooled).max()
-    flat = spread <= 1e-14 * scale**2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(flat, np.where(np.abs(gap) > 1e-9 * scale, np.inf, 0.0), np.abs(gap) / np.sqrt(spread))
-
-
 def mann_whitney(x: Float[np.ndarray, " first"], y: Float[np.ndarray, " second"]) -> MannWhitney | Undefined:
     """Mann-Whitney test that `x` and `y` are alike; `Undefined` where either is empty."""
     if not len(x) or not len(y):
@@ -241,17 +193,17 @@ def mann_whitney(x: Float[np.ndarray, " first"], y: Float[np.ndarray, " second"]
 
 
 def difference_bounds(
-    x: Float[np.ndarray, " n"], y: Float[np.ndarray, " m"], missing: tuple[int, int]
+    x: Float[np.ndarray, " n"], y: Float[np.ndarray, " m"], missing: tuple[int, int], lowest: float
 ) -> Bounds | Undefined:
-    """Bounds on mean(x) - mean(y) where `missing` values of each, all between -1 and 1, are unknown.
+    """Bounds on mean(x) - mean(y) where `missing` values of each, all between `lowest` and 1, are unknown.
 
     They need no assumption on why values are missing (C. F. Manski, Nonparametric Bounds on Treatment Effects, 1990).
     """
     n, m = len(x) + missing[0], len(y) + missing[1]
     if not n or not m:
         return Undefined("an arm has no counted unit")
-    middle, slack = float(x.sum()) / n - float(y.sum()) / m, missing[0] / n + missing[1] / m
-    return Bounds(missing, middle - slack, middle + slack)
+    middle, shares = float(x.sum()) / n - float(y.sum()) / m, (missing[0] / n, missing[1] / m)
+    return Bounds(missing, middle + lowest * shares[0] - shares[1], middle + shares[0] - lowest * shares[1])
 
 
 def benjamini_hochberg(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:

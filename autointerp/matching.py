@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from autointerp.inference import Sample
 from autointerp.records.trial import Undefined
-from autointerp.statistics import Estimate
+from autointerp.statistics import Estimate, Z
 
 FEWEST = 20
 """Units per arm below which a matched difference is `Undefined`."""
@@ -21,8 +21,6 @@ _EVIDENCE = 5
 """Excerpts of evidence per stratum."""
 _FLAT = 1e-9
 """Variation below which a covariate says nothing."""
-_Z = 1.959963984540054
-"""97.5 % quantile of the normal distribution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,8 @@ def matched_difference(
     ]
     value = sum(part.value for part in parts)
     error = math.sqrt(_variance(parts))
-    return Matched(len(common), counts, lost, Estimate(value, value - _Z * error, value + _Z * error))
+    documents = bool(len(x.influence) and len(y.influence))
+    return Matched(len(common), counts, lost, Estimate(value, value - Z * error, value + Z * error, documents))
 
 
 def _strata(x: np.ndarray, y: np.ndarray) -> tuple[Int[np.ndarray, " stratum"], Float[np.ndarray, " stratum"]]:
@@ -163,7 +162,7 @@ def length_control(x: Wording, y: Wording) -> LengthControl | Undefined:
             columns.append(np.concatenate([x.overlaps, y.overlaps]))
     value, error = _least_squares(np.stack(columns, axis=1), np.concatenate([x.scores, y.scores]))
     words = float(2 ** logs[0].mean()), float(2 ** logs[1].mean())
-    mean = Estimate(value, value - _Z * error, value + _Z * error)
+    mean = Estimate(value, value - Z * error, value + Z * error)
     return LengthControl(words, (slopes[0], slopes[1]), overlaps, mean)
 
 

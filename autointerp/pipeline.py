@@ -53,18 +53,25 @@ class Run:
     """Why the run ended early, if it did."""
 
 
-def admission_order(units: Sequence[Unit], seed: int) -> list[Unit]:
+def admission_order(units: Sequence[Unit], seed: int, base: Callable[[str], str] = lambda arm: arm) -> list[Unit]:
     """Each arm shuffled, then one unit of each arm in turn until the smaller arms are used up.
 
-    Any prefix is an unbiased sample of every arm, so a run stopped by its budget still compares them.
+    Any prefix is an unbiased sample of every arm, so a run stopped by its budget still compares them. Arms that `base`
+    gives another arm for have that arm's units once more: each is admitted right after its own, so that a stopped run
+    has pairs.
     """
     rng = np.random.default_rng(seed)
     arms: dict[str, list[Unit]] = {}
+    again: dict[tuple[str, int], list[Unit]] = {}
     for unit in units:
-        arms.setdefault(unit.arm, []).append(unit)
+        if (of := base(unit.arm)) == unit.arm:
+            arms.setdefault(unit.arm, []).append(unit)
+        else:
+            again.setdefault((of, unit.index), []).append(unit)
     shuffled = [[arms[arm][i] for i in rng.permutation(len(arms[arm]))] for arm in sorted(arms)]
     longest = max((len(arm) for arm in shuffled), default=0)
-    return [arm[rank] for rank in range(longest) for arm in shuffled if rank < len(arm)]
+    turns = (arm[rank] for rank in range(longest) for arm in shuffled if rank < len(arm))
+    return [each for unit in turns for each in (unit, *again.get((unit.arm, unit.index), ()))]
 
 
 async def admit(

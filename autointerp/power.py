@@ -27,12 +27,14 @@ def detectable_difference(
     *,
     power: float = POWER,
     level: float = LEVEL,
+    error: float | None = None,
 ) -> float:
     """The smallest difference of two arms' means that a two-sided Welch test sees with probability `power`.
 
     (t(1 - level / 2) + t(power)) * sqrt(sd1^2 / n1 + sd2^2 / n2), with Welch and Satterthwaite's degrees of freedom.
     Infinite below two units in either arm. Arms of `n1` and `n2` units, whose scores scatter by `sd1` and `sd2`;
-    documents that units share are not in it.
+    documents that units share are not in it, unless `error`, the standard error of the difference that counts them,
+    takes the place of the square root. Differences of the same units are one arm: an `sd2` of 0.
     """
     if min(n1, n2) < _FEWEST:
         return math.inf
@@ -40,7 +42,9 @@ def detectable_difference(
     if not first + second:
         return 0.0
     freedom = (first + second) ** 2 / (first**2 / (n1 - 1) + second**2 / (n2 - 1))
-    return float((stats.t.ppf(1 - level / 2, freedom) + stats.t.ppf(power, freedom)) * math.sqrt(first + second))
+    return float(
+        (stats.t.ppf(1 - level / 2, freedom) + stats.t.ppf(power, freedom)) * (error or math.sqrt(first + second))
+    )
 
 
 def spread(scores: Sequence[float]) -> float | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from autointerp.activations.store import Store
 from autointerp.arms import FEATURES
 from autointerp.config import Conduct, Format, RunConfig, load_run
+from autointerp.controls import base
 from autointerp.ending import OK, compared, draw, end, finish, note
 from autointerp.harvesting import HARVEST, harvested, save, stored
 from autointerp.judges import judges, presets
@@ -157,7 +158,7 @@ def _evaluate(config: RunConfig, directory: Path, source: Source) -> int:
 
 
 def _dry_run(config: RunConfig, directory: Path, source: Source) -> int:
-    order = admission_order(source.units(), config.seed)
+    order = admission_order(source.units(), config.seed, base)
     rows = count_calls(config, directory, order, source, presets(config))
     least = minutes(rows, config.requests_per_minute, config.tokens_per_minute)
     say_power(order, directory)
@@ -168,7 +169,7 @@ def _judge(
     config: RunConfig, directory: Path, source: Source, stage: str, step: Callable[[Evaluation], EndOfUnit]
 ) -> Run:
     """Bring every unit to its end by `step`, in the admission order, with the progress on stderr."""
-    order = admission_order(source.units(), config.seed)
+    order = admission_order(source.units(), config.seed, base)
     _check_recomputes(config, source, order)
     key = run_key(config)
     forecast = Forecast(tuple(count_calls(config, directory, order, source, presets(config), _ASKED[stage])))

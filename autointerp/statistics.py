@@ -16,6 +16,8 @@ from autointerp.records.trial import Undefined
 FEWEST = 6
 """Values (or clusters) below which there is no 95 % interval: under six, not even the whole range of a sample covers
 its median that often (1 - 2 / 2**5 = 0.94)."""
+Z = 1.959963984540054
+"""97.5 % quantile of the normal distribution."""
 _TAIL = 0.025
 _FLAT = 1e-12
 """Variance, relative to the mean square, at which a resample is constant but for rounding."""
@@ -35,7 +37,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number with its 95 % bootstrap interval."""
+    """A number with its 95 % interval."""
 
     value: float
     """Computed from the sample itself."""
@@ -43,6 +45,13 @@ class Estimate:
     """Lower end."""
     high: float
     """Upper end."""
+    documents: bool = False
+    """Whether the interval counts the documents that units share; otherwise it is over units alone."""
+
+    @property
+    def error(self) -> float:
+        """The standard error of a normal estimate with an interval as wide."""
+        return (self.high - self.low) / (2 * Z)
 
 
 def ranks(
@@ -121,52 +130,53 @@ def draw_clusters(clusters: Int[np.ndarray, " item"], rng: np.random.Generator, 
     return ClusterDraws(clusters, times[:, place].astype(np.float64))
 
 
-def cluster_interval(
-    truth: Float[np.ndarray, "item token"],
-    prediction: Float[np.ndarray, "item token"],
-    draws: ClusterDraws,
-    weights: Float[np.ndarray, "item token"] | None = None,
-) -> Interval:
-    """95 % percentile interval of `pearson` over resampled clusters.
-
-    Given ranks, it is the interval of Spearman's: ranks are then those of the full sample in every resample, so that
-    six sums per item and one matrix product are all it takes. A resample with a constant prediction counts 0, one
-    with a constant truth is left out. Where clusters are fewer than `FEWEST`, or no resample is left, the interval is
-    from -1 to 1: nothing is known. Like most percentile intervals it is a little narrow: in simulated trials of 60
-    items it covered the truth in 0.89 to 0.93 of cases.
-    """
-    x = _centred(truth, weights)
-    return Interval(-1.0, 1.0) if x is None else _interval(x, _centred(prediction, weights), draws, weights)
-
-
 def pearson_with_interval(
     truth: Float[np.ndarray, "item token"],
     prediction: Float[np.ndarray, "item token"],
     draws: ClusterDraws,
     weights: Float[np.ndarray, "item token"] | None = None,
 ) -> tuple[float, Interval] | None:
-    """`pearson` with its `cluster_interval`, which share half of their work; None where the truth is constant."""
+    """`pearson` with its 95 % percentile interval over resampled clusters; None where the truth is constant.
+
+    Given ranks, it is the interval of Spearman's: ranks are then those of the full sample in every resample. A resample
+    with a constant prediction counts 0, one with a constant truth is left out. Where clusters are fewer than `FEWEST`,
+    or no resample is left, the interval is from -1 to 1: nothing is known. Like most percentile intervals it is
+    narrow: in simulated trials of 60 items it covered the truth in 0.89 to 0.93 of cases.
+    """
     x = _centred(truth, weights)
     if x is None:
         return None
     y = _centred(prediction, weights)
-    return _correlation(x, y, weights), _interval(x, y, draws, weights)
-
-
-def _interval(x: np.ndarray, y: np.ndarray | None, draws: ClusterDraws, weights: np.ndarray | None) -> Interval:
-    """`cluster_interval` of what is centred."""
     if len(set(draws.clusters.tolist())) < FEWEST:
-        return Interval(-1.0, 1.0)
+        return _correlation(x, y, weights), Interval(-1.0, 1.0)
+    resampled = _resampled_pearson(x, y, draws.times, weights)
+    defined = resampled[np.isfinite(resampled)]
+    return _correlation(x, y, weights), percentiles(defined) if len(defined) else Interval(-1.0, 1.0)
+
+
+def resampled_pearson(
+    truth: Float[np.ndarray, "item token"],
+    prediction: Float[np.ndarray, "item token"],
+    times: Float[np.ndarray, "resample item"],
+) -> Float[np.ndarray, " resample"]:
+    """`pearson` of each resample, which has every item so many `times`; NaN where its truth is constant."""
+    x = _centred(truth, None)
+    return np.full(len(times), np.nan) if x is None else _resampled_pearson(x, _centred(prediction, None), times, None)
+
+
+def _resampled_pearson(
+    x: np.ndarray, y: np.ndarray | None, times: np.ndarray, weights: np.ndarray | None
+) -> Float[np.ndarray, " resample"]:
+    """`resampled_pearson` of what is centred: six sums per item and one matrix product are all it takes."""
     y = np.zeros(x.shape) if y is None else y
     weights = np.ones(x.shape) if weights is None else weights
     wx, wy = weights * x, weights * y
     sums = np.stack([weights, wx, wy, wx * x, wy * y, wx * y]).sum(axis=-1)
-    n, sx, sy, sxx, syy, sxy = sums @ draws.times.T
+    n, sx, sy, sxx, syy, sxy = sums @ times.T
     with np.errstate(divide="ignore", invalid="ignore"):
         x_variance, y_variance, covariance = sxx - sx**2 / n, syy - sy**2 / n, sxy - sx * sy / n
-        defined = x_variance > _FLAT * sxx
-        resampled = np.where(y_variance > _FLAT * syy, covariance / np.sqrt(x_variance * y_variance), 0.0)[defined]
-    return percentiles(resampled.clip(-1, 1)) if len(resampled) else Interval(-1.0, 1.0)
+        found = np.where(y_variance > _FLAT * syy, covariance / np.sqrt(x_variance * y_variance), 0.0)
+        return np.where(x_variance > _FLAT * sxx, found.clip(-1, 1), np.nan)
 
 
 def percentiles(resampled: np.ndarray) -> Interval:

@@ -1,6 +1,6 @@
 """Single-token and multi-token units apart: on the former every score is high, and says least."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,13 +29,14 @@ class TokenSplit:
     multi: Mapping[str, Estimate | Undefined]
     """The same over the multi-token units."""
     differences: Mapping[str, Estimate | Undefined]
-    """Median over the reference's multi-token units less that over this arm's; empty for the reference itself."""
+    """Median over the reference's multi-token units less that over this arm's, or of a control the median of the
+    differences unit by unit; empty for the reference itself."""
 
 
 def token_split(table: Counted, reference: str, arm: ArmInfo) -> TokenSplit:
     """`arm` apart by single and multi-token units, and `reference` less `arm` among the latter."""
     measures = [name for name in (table.headline, LIFT, BIGRAM_LIFT) if name in table.main]
-    kinds = {kind: [_sampled(table, arm.label, name, single=kind) for name in measures] for kind in (True, False)}
+    kinds = {kind: [table.sample(arm.label, name, _of(single=kind)) for name in measures] for kind in (True, False)}
     scored = [each for each in table.arms.get(arm.label, []) if table.value(each, table.headline) is not None]
     entropies = [each.statistics.token_entropy for each in scored if each.statistics.token_entropy is not None]
     entropy = average(
@@ -52,14 +53,15 @@ def token_split(table: Counted, reference: str, arm: ArmInfo) -> TokenSplit:
     if arm.label != reference:
         rng = table.rng(reference, arm.label, "multi")
         for name, sample in zip(measures, kinds[False], strict=True):
-            own = _sampled(table, reference, name, single=False)
+            if arm.kind == "control":
+                pairs = table.paired(reference, arm.label, name, _of(single=False))
+                differences[name] = average(pairs, ("median",), rng, _RESAMPLES)["median"]
+                continue
+            own = table.sample(reference, name, _of(single=False))
             differences[name] = difference(own, sample, ("median",), rng, _RESAMPLES)["median"]
     n = len(kinds[True][0]), len(kinds[False][0])
     return TokenSplit(arm.label, n, entropy, medians[True], medians[False], differences)
 
 
-def _sampled(table: Counted, arm: str, measure: str, *, single: bool) -> Sample:
-    def keep(outcome: Outcome) -> bool:
-        return outcome.statistics.single_token is single
-
-    return Sample.of(table.values(arm, measure, keep))
+def _of(*, single: bool) -> Callable[[Outcome], bool]:
+    return lambda outcome: outcome.statistics.single_token is single

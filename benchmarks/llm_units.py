@@ -8,6 +8,7 @@ from pydantic import ConfigDict, TypeAdapter
 from autointerp.protocols.monosemanticity_2023 import Monosemanticity2023
 from autointerp.records.anchors import Activations, Pool, Text
 from autointerp.records.unit import (
+    N_INTERVALS,
     Excerpt,
     LogitEffect,
     Split,
@@ -15,7 +16,7 @@ from autointerp.records.unit import (
     Unit,
     UnitRecord,
 )
-from autointerp.scorers.simulation import N_INTERVALS, GroupSizes
+from autointerp.scorers.simulation import GroupSizes
 from autointerp.seams import Unavailable
 
 PROTOCOL = Monosemanticity2023()

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from autointerp import estimation, inference
+from autointerp import estimation, inference, permutation
 from autointerp.records.trial import Undefined
 from autointerp.scorers.population import ALLOCATION
 from benchmarks import validity_report
@@ -144,7 +144,7 @@ def type_one(scores: np.ndarray, runs: int, rng: np.random.Generator) -> pd.Data
         first, second = rng.choice(scores, size=ARM), rng.choice(scores, size=ARM)
         tested = inference.mann_whitney(first, second)
         wrong["Mann-Whitney"] += not isinstance(tested, Undefined) and tested.p < 0.05
-        p = inference.permutation_test(first, second, rng, resamples=499)
+        p = permutation.permutation_test(first, second, rng, resamples=499)
         wrong["permutation"] += not isinstance(p, Undefined) and p <= 0.05
         arms = inference.Sample.of(first), inference.Sample.of(second)
         for average, found in inference.difference(*arms, ("median", "mean"), rng, resamples=400).items():

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from autointerp.inference import Sample, average, difference, permutation_test
+from autointerp.inference import Sample, average, difference
+from autointerp.permutation import permutation_test
 from autointerp.power import detectable_difference
 from autointerp.records.trial import Measure, Prediction, Score, Trial, Undefined
 from autointerp.simulate.llm import read_predictions

@@ -241,7 +241,11 @@ def _column(summary: dict[str, Any], arm: str, name: str) -> np.ndarray:
 
 
 def _plain(value: object) -> object:
-    return {name: round(number, 3) if isinstance(number, float) else number for name, number in asdict(value).items()}  # type: ignore[call-overload]
+    """An interval over units alone, rounded."""
+    cells = asdict(value)  # type: ignore[call-overload]
+    return {
+        name: round(each, 3) if isinstance(each, float) else each for name, each in cells.items() if each is not False
+    }
 
 
 def _reply(text: str) -> Reply:

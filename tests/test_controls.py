@@ -42,7 +42,7 @@ def test_every_control_runs_and_comes_out_in_its_order(place: Path, tmp_path: Pa
     assert {row["single_token"] for row in rows} <= {True, False}
     assert all(row["token_entropy"] >= 0 for row in rows)
     text = (out / "summary.md").read_text()
-    assert "Floors, ceilings and lifts" in text
+    assert "Floors, the truth in levels and lifts" in text
     assert "The paradox of the randomised transformer" in text
     explanations = pq.read_table(out / "explanations.parquet").to_pylist()
     by_arm = {arm: sorted(e["text"] or "" for e in explanations if e["arm"] == arm) for arm in arms}

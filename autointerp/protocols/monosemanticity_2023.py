@@ -8,8 +8,8 @@ from autointerp import notation
 from autointerp.activations.plan import HarvestSizes, SplitSizes
 from autointerp.records.explanation import Evidence, EvidenceExcerpt, Failure
 from autointerp.records.trial import Question
-from autointerp.records.unit import Excerpt, Split, UnitRecord
-from autointerp.scorers.simulation import N_INTERVALS, GroupSizes, SimulationScorer, choose
+from autointerp.records.unit import N_INTERVALS, Excerpt, Split, UnitRecord
+from autointerp.scorers.simulation import GroupSizes, SimulationScorer, choose
 
 _EVIDENCE = GroupSizes(top=10, per_interval=2, random=5, out_of_context=10)
 _TRIAL = GroupSizes(top=6, per_interval=2, random=10, out_of_context=20)

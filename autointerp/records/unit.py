@@ -6,6 +6,8 @@ from typing import Literal, TypeAlias
 
 from autointerp.records.anchors import FiringAnchors
 
+N_INTERVALS = 12
+"""Equal intervals of (0, maximum] into which the harvest sorts excerpts."""
 Split: TypeAlias = Literal["explain", "select", "calibrate", "score"]
 """Part of the corpus by document cluster: an explainer sees the first, the best of several explanations is chosen on
 the second, predictions are rescaled by the third, scores come from the last."""

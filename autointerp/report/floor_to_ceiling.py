@@ -1,4 +1,4 @@
-"""The figure for a paper: every arm between its floor and its ceiling, one panel per protocol."""
+"""The figure for a paper: every arm between its floor and the truth in levels, one panel per protocol."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,8 +22,8 @@ _HEAD: Row = ("protocol", "measure", "arm", "asked", "scored", "what", "n", "mea
 def write(folder: Path, comparisons: Mapping[str, Comparison]) -> list[Path]:
     """Draw the comparisons, by protocol, into `folder` with the rows that they show; each file appears whole.
 
-    A row is an arm: its mean score with the two-way interval, between the mean floor and the mean ceiling of the same
-    units, and the mean of `unigram` on them. The number beside it is the median share of the way up.
+    A row is an arm: its mean score with the two-way interval, between the mean floor and the mean truth in levels
+    of the same units, and the mean of `unigram` on them. The number beside it is the median share of the way up.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
@@ -83,7 +83,14 @@ def _key() -> list[Line2D]:
             [], [], color="#0072B2", marker="o", markersize=7, markerfacecolor="white", linewidth=0, label="control"
         ),
         Line2D(
-            [], [], color=_GREY, marker="|", markersize=12, markeredgewidth=1.8, linewidth=0, label="floor, ceiling"
+            [],
+            [],
+            color=_GREY,
+            marker="|",
+            markersize=12,
+            markeredgewidth=1.8,
+            linewidth=0,
+            label="floor, truth in levels",
         ),
         Line2D([], [], color="#444444", marker="x", markersize=6, linewidth=0, label="unigram"),
         Line2D([], [], linewidth=0, label="%: median share of the way up"),

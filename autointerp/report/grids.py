@@ -2,21 +2,21 @@
 
 from autointerp.compare import Comparison, has_intervals
 from autointerp.contrast import Contrast, Support
+from autointerp.counted import lower_limit
 from autointerp.matching import Matched
 from autointerp.records.trial import Undefined
 from autointerp.report.grid import Grid
-from autointerp.report.ladder import ladder_grid, token_grids
+from autointerp.report.ladder import cell, ladder_grid, token_grids
 from autointerp.report.verdict import number
 from autointerp.statistics import Estimate
 
 
 def grids(comparison: Comparison) -> tuple[Grid, ...]:
-    """All tables: floors, ceilings and differences first, because they are the result.
+    """All tables: floors, references and differences first, because they are the result.
 
     What differs between the features and a control of theirs is in the first table.
     """
-    is_control = {arm.info.label: arm.info.kind == "control" for arm in comparison.arms}
-    chosen = [contrast for contrast in comparison.contrasts if not is_control[contrast.baseline]]
+    chosen = [contrast for contrast in comparison.contrasts if not contrast.paired]
     contrasts = [(contrast, _contrast_title(comparison, contrast)) for contrast in chosen]
     return (
         ladder_grid(comparison),
@@ -49,7 +49,7 @@ def _difference_grid(contrast: Contrast, title: str) -> Grid:
         (
             measure,
             f"{difference.n[0]}, {difference.n[1]}",
-            *(_cell(difference.median, sign=True), _cell(difference.mean, sign=True), _cell(difference.superior)),
+            *(cell(difference.median, sign=True), cell(difference.mean, sign=True), cell(difference.superior)),
         )
         for measure, difference in contrast.differences.items()
         if not isinstance(difference.median, Undefined)
@@ -74,14 +74,15 @@ def _alike_grid(comparison: Comparison) -> Grid:
         arms = f"{comparison.reference} - {contrast.baseline}"
         whole = contrast.differences[comparison.headline]
         tests = f"{_short(contrast.p)} ({_short(contrast.q)})", _short(contrast.detectable)
-        rows.append((f"{arms}: all units", f"{whole.n[0]}, {whole.n[1]}", "", _cell(whole.mean, sign=True), *tests))
+        what, n = ("pairs", str(whole.n[0])) if contrast.paired else ("all units", f"{whole.n[0]}, {whole.n[1]}")
+        rows.append((f"{arms}: {what}", n, "", cell(whole.mean, sign=True), *tests))
         for what, matched in (("density", contrast.density), ("evidence", contrast.evidence)):
             if isinstance(matched, Matched) and isinstance(matched.mean, Estimate):
                 counts = (f"{n[0]}, {n[1]}" for n in (matched.kept, matched.lost))
-                rows.append((f"{arms}: equal {what}", *counts, _cell(matched.mean, sign=True), "", ""))
+                rows.append((f"{arms}: equal {what}", *counts, cell(matched.mean, sign=True), "", ""))
         if not isinstance(length := contrast.length, Undefined):
             words = f"{length.words[0]:.0f}, {length.words[1]:.0f} words"
-            rows.append((f"{arms}: equal length ({words})", "", "", _cell(length.mean, sign=True), "", ""))
+            rows.append((f"{arms}: equal length ({words})", "", "", cell(length.mean, sign=True), "", ""))
     columns = ("arms", "n", "left out", "difference of means", "permutation p (adjusted)", "detectable")
     return Grid(f"Mean {comparison.headline}, among all units and among those that are alike", columns, tuple(rows))
 
@@ -95,7 +96,7 @@ def _score_grid(comparison: Comparison) -> Grid:
         (
             f"{arm.info.label}: {measure}",
             str(averages.n),
-            *(_cell(averages.median), _cell(averages.mean), _short(averages.sd)),
+            *(cell(averages.median), cell(averages.mean), _short(averages.sd)),
         )
         for arm in comparison.arms
         for measure, averages in arm.measures.items()
@@ -109,14 +110,14 @@ def _interval_grid(comparison: Comparison, contrast: Contrast) -> Grid:
     rows = [
         (
             str(i),
-            *(cell for each in means for cell in (str(each.n), _cell(each.mean))),
-            _cell(difference, sign=True),
+            *(text for each in means for text in (str(each.n), cell(each.mean))),
+            cell(difference, sign=True),
         )
         for i, (difference, *means) in enumerate(
             zip(contrast.intervals, *(side.intervals for side in sides), strict=True), start=1
         )
     ]
-    columns = [cell for side in sides for cell in ("n", f"mean of {side.info.label}")]
+    columns = [name for side in sides for name in ("n", f"mean of {side.info.label}")]
     title = f"{comparison.headline} by activation interval (1 weakest): {comparison.reference} - {contrast.baseline}"
     return Grid(title, ("interval", *columns, "difference"), tuple(rows))
 
@@ -131,7 +132,8 @@ def _bounds_grid(comparison: Comparison) -> Grid:
         for contrast in comparison.contrasts
         if not isinstance(bounds := contrast.bounds, Undefined)
     ]
-    title = f"Difference of mean {comparison.headline}, whatever the units without it would have scored (-1 to 1)"
+    range_ = f"{lower_limit(comparison.headline):.0f} to 1"
+    title = f"Difference of mean {comparison.headline}, whatever the units without it would have scored ({range_})"
     return Grid(title, ("arms", "units without it", "lowest", "highest"), tuple(rows))
 
 
@@ -151,14 +153,6 @@ def _funnel_grid(comparison: Comparison) -> Grid:
     ]
     columns = ("arm", "asked", "counted", *kinds, "undefined", "scored", "constant prediction", "items missing")
     return Grid("Units", columns, tuple(rows))
-
-
-def _cell(value: Estimate | Undefined, *, sign: bool = False) -> str:
-    match value:
-        case Undefined():
-            return "-"
-        case Estimate(estimate, low, high):
-            return f"{number(estimate, sign=sign)} [{number(low)}, {number(high)}]"
 
 
 def _percent(share: float | Undefined) -> str:

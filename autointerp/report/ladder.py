@@ -1,33 +1,39 @@
-"""Where each arm stands between what needs no explanation and what no explanation can exceed."""
+"""Where each arm stands between what needs no explanation and the truth in whole levels, a reference and no bound."""
 
 from autointerp.compare import ArmSummary, Comparison
 from autointerp.counted import ABOVE_FLOOR, BIGRAM_LIFT, FLOOR, LIFT, OF_CEILING
 from autointerp.records.trial import Undefined
 from autointerp.report.grid import Grid
-from autointerp.report.verdict import number
+from autointerp.report.verdict import ALONE, number
 from autointerp.statistics import Estimate
 
 
 def ladder_grid(comparison: Comparison) -> Grid:
-    """Medians over the units of each arm: the score between floor and ceiling, and what it adds to token tables."""
+    """Medians over the units of each arm: the score between floor and truth, and what it adds to token tables."""
     headline = comparison.headline
     columns = {
         headline: headline,
         FLOOR: "floor",
         f"unigram_{headline}": "unigram",
         f"bigram_{headline}": "bigram",
-        f"quantised_oracle_{headline}": "ceiling",
+        f"quantised_oracle_{headline}": "truth in levels",
         ABOVE_FLOOR: "above floor",
-        OF_CEILING: "floor to ceiling",
+        OF_CEILING: "floor to truth",
         LIFT: "above unigram",
         BIGRAM_LIFT: "above bigram",
     }
     known = {name: title for name, title in columns.items() if any(name in arm.measures for arm in comparison.arms)}
     rows = [
-        (arm.info.label, str(arm.funnel.scored), *(_median(arm, name) for name in known)) for arm in comparison.arms
+        (
+            arm.info.label,
+            str(arm.funnel.scored),
+            *(_median(arm, name) for name in known),
+            "-" if arm.above_levels is None else str(arm.above_levels),
+        )
+        for arm in comparison.arms
     ]
-    title = "Floors, ceilings and lifts: medians over units (intervals are under Scores)"
-    return Grid(title, ("arm", "n", *known.values()), tuple(rows))
+    title = "Floors, the truth in levels and lifts: medians over units (intervals are under Scores)"
+    return Grid(title, ("arm", "n", *known.values(), "units above the truth in levels"), tuple(rows))
 
 
 def token_grids(comparison: Comparison) -> tuple[Grid, ...]:
@@ -61,7 +67,7 @@ def token_grids(comparison: Comparison) -> tuple[Grid, ...]:
             (
                 f"{comparison.reference} - {split.arm}",
                 f"{splits[0].n[1]}, {split.n[1]}",
-                *(_cell(split.differences[name]) for name in known),
+                *(cell(split.differences[name], sign=True) for name in known),
             )
             for split in apart
         ),
@@ -77,7 +83,9 @@ def _plain(value: Estimate | Undefined) -> str:
     return "-" if isinstance(value, Undefined) else number(value.value)
 
 
-def _cell(value: Estimate | Undefined) -> str:
+def cell(value: Estimate | Undefined, *, sign: bool = False) -> str:
+    """An estimate with its interval, marked where that is over units alone."""
     if isinstance(value, Undefined):
         return "-"
-    return f"{number(value.value, sign=True)} [{number(value.low)}, {number(value.high)}]"
+    mark = "" if value.documents else ALONE
+    return f"{number(value.value, sign=sign)} [{number(value.low)}, {number(value.high)}]{mark}"

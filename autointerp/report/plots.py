@@ -17,6 +17,7 @@ from matplotlib.ticker import PercentFormatter
 from autointerp.compare import ArmSummary, Comparison, counted_prefix, has_intervals
 from autointerp.records.outcome import ArmInfo, Outcome
 from autointerp.records.trial import Measure, Score
+from autointerp.records.unit import N_INTERVALS
 from autointerp.statistics import Estimate
 
 STYLE: dict[Any, Any] = {
@@ -212,7 +213,7 @@ def _score_by_interval(arms: list[_Series], headline: str) -> tuple[Figure, Sequ
         label = f"{shown(arm.label)} ({min(counts):,} to {max(counts):,})" if counts else shown(arm.label)
         axes.errorbar(at, values, yerr=ends, label=label, linewidth=1.2, capsize=2.5, **style)
     axes.axhline(0, color="#999999", linewidth=0.8)
-    axes.set_xticks(range(1, 13))
+    axes.set_xticks(range(1, N_INTERVALS + 1))
     axes.set(title="Score within each activation interval", xlabel="activation interval (1: weakest, 12: strongest)")
     axes.set_ylabel(f"mean {_axis_name(headline)}\nwith 95 % interval over units")
     _legend(figure, axes, "units in an interval")

@@ -6,9 +6,12 @@ from autointerp.compare import ArmSummary, Comparison
 from autointerp.contrast import Contrast, Discoveries
 from autointerp.counted import BIGRAM_LIFT, LIFT
 from autointerp.matching import Matched
+from autointerp.power import LEVEL
 from autointerp.records.trial import Undefined
 from autointerp.statistics import Estimate
 
+ALONE = "†"
+"""Marks an interval over units alone: what the documents that units share do to it is not known."""
 _ESTIMAND = "They speak of this dictionary on texts like this corpus, not of sparse autoencoders in general."
 
 
@@ -16,10 +19,10 @@ def verdict(comparison: Comparison) -> str:
     """What the numbers say, one line per baseline, then what limits them."""
     arms = {arm.info.label: arm for arm in comparison.arms}
     reference = arms[comparison.reference]
-    chosen = [each for each in comparison.contrasts if arms[each.baseline].info.kind != "control"]
+    chosen = [each for each in comparison.contrasts if not each.paired]
     sentences = [_verdict(comparison, reference, arms[each.baseline], each) for each in chosen]
     sentences += [line for each in chosen for line in _alike(comparison, each)]
-    sentences += _control_sentence(comparison, reference)
+    sentences += _control_sentence(comparison)
     sentences += _discovered(comparison)
     sentences += _lift_sentence(comparison)
     sentences += [line for each in chosen for line in _paradox(comparison, arms[each.baseline], each)]
@@ -28,7 +31,8 @@ def verdict(comparison: Comparison) -> str:
     if counted < asked:
         sentences.append(f"{counted} of {asked} units are counted, because the run ended early.")
     sentences.append(f"{_basis(comparison)} {_ESTIMAND}")
-    if "lookup" in comparison.explainers:
+    sentences += _unseen(comparison)
+    if "lookup" in comparison.explainers and any(arm.funnel.scored for arm in comparison.arms):
         sentences.append(
             "The explainer was lookup: its explanations are token tables fitted on the evidence. These numbers say how "
             "well single tokens predict activations and claim nothing about explanations by language models."
@@ -37,36 +41,46 @@ def verdict(comparison: Comparison) -> str:
 
 
 def _verdict(comparison: Comparison, reference: ArmSummary, baseline: ArmSummary, contrast: Contrast) -> str:
+    """One claim, and the difference, interval, test and power that are all of the same number: the means."""
     first, second, measure = reference.info.label, baseline.info.label, comparison.headline
     difference = contrast.differences[measure]
-    gap, wins = difference.median, difference.superior
-    if isinstance(gap, Undefined) or isinstance(wins, Undefined):
-        reason = next(each.reason for each in (gap, wins) if isinstance(each, Undefined))
-        return f"{_first(first)} and {second} cannot be compared: {reason}."
+    if isinstance(difference.mean, Undefined):
+        unscored = [arm.funnel.why for arm in (reference, baseline) if not arm.funnel.scored]
+        reason = next((why for why in unscored if why), difference.mean.reason)
+        return f"{_first(first)} and {second} cannot be compared: {reason.rstrip('.')}."
     where = ""
     if contrast.support and not isinstance(contrast.support, Undefined):
         where = f" at densities of {contrast.support.low:.2g} to {contrast.support.high:.2g}"
-    if gap.low > 0 and wins.low > 1 / 2:
-        claim = f"{_first(first)} score higher than {second}{where}"
-    elif gap.high < 0 and wins.high < 1 / 2:
-        claim = f"{_first(first)} do not beat {second}{where}: they score lower"
-    else:
-        claim = f"{_first(first)} do not beat {second}{where}: the difference is not clear of zero"
-    return (
-        f"{claim}. The median {measure} differs by {_signed(gap)}, and a unit drawn from {first} beats one "
-        f"drawn from {second} with probability {wins.value:.2f} ({wins.low:.2f} to {wins.high:.2f}; n = "
-        f"{difference.n[0]} and {difference.n[1]}).{_tests(contrast)}"
-    )
+    n = f"{difference.n[0]} and {difference.n[1]} units"
+    beside = ""
+    if isinstance(gap := difference.median, Estimate) and isinstance(wins := difference.superior, Estimate):
+        beside = (
+            f" The median differs by {_signed(gap)}, and a unit drawn from {first} is higher than one drawn from "
+            f"{second} with probability {_interval(wins)}."
+        )
+    claim = _claim(first, second, contrast, difference.mean)
+    return f"{claim}{where}. The mean {measure} of {n} differs by {_signed(difference.mean)}{_test(contrast)}.{beside}"
 
 
-def _tests(contrast: Contrast) -> str:
+def _claim(first: str, second: str, contrast: Contrast, mean: Estimate) -> str:
+    """Who is higher, said only where the interval and the adjusted test both say so."""
+    if not _told(contrast, mean):
+        return f"Whether {first} beat {second} cannot be told"
+    return f"{_first(first)} {'beat' if mean.value > 0 else 'are beaten by'} {second}"
+
+
+def _told(contrast: Contrast, mean: Estimate) -> bool:
+    return (mean.low > 0 or mean.high < 0) and not isinstance(contrast.q, Undefined) and contrast.q <= LEVEL
+
+
+def _test(contrast: Contrast) -> str:
     if isinstance(contrast.p, Undefined) or isinstance(contrast.q, Undefined):
         return ""
     family = f", {contrast.q:.2g} adjusted for all comparisons" if contrast.q != contrast.p else ""
-    said = f" Means: permutation p = {contrast.p:.2g}{family}"
+    said = f", permutation p = {contrast.p:.2g}{family}"
     if isinstance(contrast.detectable, Undefined):
-        return f"{said}."
-    return f"{said}; so many units show a difference of {number(contrast.detectable)} with 80 % power."
+        return said
+    return f"{said}; so many units show a difference of {number(contrast.detectable)} with 80 % power"
 
 
 def _alike(comparison: Comparison, contrast: Contrast) -> Iterator[str]:
@@ -99,30 +113,45 @@ def _discovered(comparison: Comparison) -> list[str]:
 
 
 def _basis(comparison: Comparison) -> str:
-    headline = comparison.headline
-    known = [arm.measures[headline].documents for arm in comparison.arms if arm.measures[headline].n]
+    means = [arm.measures[comparison.headline].mean for arm in comparison.arms]
+    known = [each.documents for each in means if isinstance(each, Estimate)]
     if known and all(known):
-        return "Intervals are 95 % bootstrap intervals over units and over the documents that units share."
+        return (
+            "Intervals are 95 % bootstrap intervals over units and over the documents that units share; those marked "
+            f"{ALONE} are over units alone."
+        )
     return (
-        "Intervals are 95 % bootstrap intervals over units alone: what the documents that units share do to their "
-        "scores is not in the table."
+        f"Intervals marked {ALONE} are 95 % bootstrap intervals over units alone: what the documents that units share "
+        "do to their scores is not in them."
     )
 
 
-def _control_sentence(comparison: Comparison, reference: ArmSummary) -> list[str]:
-    """What the features score by explanations that are not theirs."""
-    medians = [
-        (arm.info.label.partition(":")[2], arm.measures[comparison.headline].median)
-        for arm in comparison.arms
-        if arm.info.kind == "control"
-    ]
-    known = [(what, median) for what, median in medians if isinstance(median, Estimate)]
-    own = reference.measures[comparison.headline].median
-    if not known or isinstance(own, Undefined):
+def _unseen(comparison: Comparison) -> list[str]:
+    """What bounds an arm's mean where its interval takes it that no false prediction lies where none was drawn."""
+    bounds = {arm.info.label: arm.lower_bound for arm in comparison.arms}
+    known = [f"{number(bound)} in {label}" for label, bound in bounds.items() if isinstance(bound, float)]
+    if not known:
         return []
-    scores = ", ".join(f"{_interval(median)} by {what} ones" for what, median in known)
-    said = f"By explanations that are not theirs, the median of the same features is {scores};"
-    return [f"{said} {_interval(own)} by their own."]
+    said = (
+        "Intervals of arms and of differences take it that there are no false predictions but such as were drawn. "
+        "Those of single units allow for more; the mean of their lower ends, a lower bound on the arm's mean, is "
+    )
+    return [f"{said}{', '.join(known)}. Differences have no such bound."]
+
+
+def _control_sentence(comparison: Comparison) -> list[str]:
+    """What the features gain by their own explanations over others, unit by unit."""
+    gains: list[str] = []
+    for contrast in comparison.contrasts:
+        difference = contrast.differences[comparison.headline]
+        if contrast.paired and isinstance(mean := difference.mean, Estimate):
+            told = "" if _told(contrast, mean) else ", which cannot be told from 0"
+            what = contrast.baseline.partition(":")[2]
+            gains.append(f"{_signed(mean)} over {what} ones ({difference.n[0]} pairs{told})")
+    if not gains:
+        return []
+    own = f"By their own explanations the same {comparison.reference}"
+    return [f"{own} gain a mean {comparison.headline} of {', '.join(gains)}."]
 
 
 def _lift_sentence(comparison: Comparison) -> list[str]:
@@ -175,13 +204,16 @@ def _sides(gap: Estimate) -> str:
 
 
 def _interval(estimate: Estimate) -> str:
-    value, low, high = (number(each) for each in (estimate.value, estimate.low, estimate.high))
-    return f"{value} ({low} to {high})"
+    return _said(estimate, sign=False)
 
 
 def _signed(estimate: Estimate) -> str:
-    value, low, high = (number(each, sign=True) for each in (estimate.value, estimate.low, estimate.high))
-    return f"{value} ({low} to {high})"
+    return _said(estimate, sign=True)
+
+
+def _said(estimate: Estimate, *, sign: bool) -> str:
+    value, low, high = (number(each, sign=sign) for each in (estimate.value, estimate.low, estimate.high))
+    return f"{value} ({low} to {high}){'' if estimate.documents else ALONE}"
 
 
 def _first(label: str) -> str:

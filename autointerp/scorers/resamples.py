@@ -6,11 +6,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from autointerp.records.trial import Influence, Measure, Undefined
-from autointerp.statistics import FEWEST, ClusterDraws, pearson
+from autointerp.statistics import FEWEST, ClusterDraws, pearson, percentiles, resampled_pearson
 
 NOT_GIVEN = Undefined("the source does not give this predictor")
 """Where a reference predictor is not known."""
-_TAIL = 0.025
 
 
 def measured(
@@ -24,11 +23,11 @@ def measured(
     value = float(values[0])
     if not np.isfinite(value):
         return Undefined(reason)
-    resampled = np.sort(values[1:][np.isfinite(values[1:])])
+    resampled = values[1:][np.isfinite(values[1:])]
     if len(np.unique(draws.clusters)) < FEWEST or not len(resampled):
         return Measure(value, lowest, 1.0)
-    outside = int(_TAIL * len(resampled))
-    return Measure(value, float(resampled[outside]), float(resampled[len(resampled) - 1 - outside]))
+    interval = percentiles(resampled)
+    return Measure(value, interval.low, interval.high)
 
 
 def with_own(draws: ClusterDraws) -> Float[np.ndarray, "resample_and_own item"]:
@@ -43,14 +42,7 @@ def correlations(
     own = pearson(truth, prediction)
     if own is None:
         return np.full(len(times), np.nan)
-    x, y = truth - truth.mean(), prediction - prediction.mean()
-    n, sx, sy, sxx, syy, sxy = (times @ each.sum(axis=1) for each in (np.ones(truth.shape), x, y, x * x, y * y, x * y))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        x_variance, y_variance = sxx - sx**2 / n, syy - sy**2 / n
-        found = np.clip((sxy - sx * sy / n) / np.sqrt(x_variance * y_variance), -1, 1)
-    flat = 1e-12
-    found = np.where(y_variance > flat * np.maximum(syy, 1e-300), found, 0.0)
-    found = np.where(x_variance > flat * np.maximum(sxx, 1e-300), found, np.nan)
+    found = resampled_pearson(truth, prediction, times)
     found[0] = own
     return found
 

@@ -11,12 +11,10 @@ from jaxtyping import Float
 from autointerp import notation, statistics
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.trial import Influence, Item, Measure, Prediction, Score, Trial, Undefined
-from autointerp.records.unit import Excerpt, Group, Split, UnitRecord
-from autointerp.scorers.resamples import NOT_GIVEN
+from autointerp.records.unit import N_INTERVALS, Excerpt, Group, Split, UnitRecord
+from autointerp.scorers.resamples import NOT_GIVEN, influence_of
 from autointerp.seams import Source
 
-N_INTERVALS = 12
-"""Equal intervals of (0, maximum] into which the harvest sorts excerpts."""
 HEADLINE = "spearman"
 """The measure that is reported first."""
 MEASURES = (
@@ -217,9 +215,7 @@ def _influence(trial: Trial, kept: np.ndarray, predicted: Float[np.ndarray, "ans
         "pearson": statistics.pearson_influence(truth, predicted),
         "unigram_spearman": statistics.spearman_influence(truth, unigram),
     }
-    clusters, place = np.unique(trial.clusters[kept], return_inverse=True)
-    changes = {name: np.bincount(place, each.sum(1)).astype(np.float16) for name, each in by_item.items()}
-    return Influence(clusters, changes)
+    return influence_of(trial.clusters[kept], {name: each.sum(1) for name, each in by_item.items()})
 
 
 def _spearman(

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +13,14 @@ from hypothesis.extra.numpy import arrays
 
 from autointerp.config import RunConfig
 from autointerp.controls import ControlledSource, Explained, base, deranged, kinds
+from autointerp.explain.llm import LlmExplainer
 from autointerp.explain.lookup import LookupExplainer
 from autointerp.notation import read_table
-from autointerp.pipeline import Evaluation, Judges
+from autointerp.pipeline import Evaluation, Judges, admission_order, admit
+from autointerp.prompts import load_prompt
 from autointerp.protocols.catalog import make_presets
 from autointerp.records.anchors import Activations, Pool, Text
+from autointerp.records.call import Request
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.outcome import Outcome
 from autointerp.records.trial import Measure, Score
@@ -24,6 +28,7 @@ from autointerp.records.unit import Split, Unit, UnitRecord
 from autointerp.simulate.lookup import LookupSimulator
 from sae.errors import UserError
 from tests.autointerp import synthetic
+from tests.autointerp.llm_parts import MODEL, open_client
 
 PRESETS = make_presets(["monosemanticity-2023"], 0)
 
@@ -137,3 +142,24 @@ def test_standard_is_all_three_and_a_misspelt_control_is_refused() -> None:
     assert kinds(RunConfig(controls=("none",))) == kinds(RunConfig()) == ()
     with pytest.raises(UserError, match="shuffled"):
         kinds(RunConfig(controls=("shufled",)))
+
+
+def test_explanations_that_controls_share_are_paid_for_once(source: ControlledSource, tmp_path: Path) -> None:
+    """Admitted beside their features, controls ask for the explanations of units that come later: once in all."""
+    asked: list[str] = []
+
+    async def explain(request: Request) -> str:
+        asked.append(request.user)
+        return '{"explanation": "fires on words"}'
+
+    async def main() -> None:
+        async with open_client(tmp_path, explain) as client:
+            own = LlmExplainer(client, MODEL, load_prompt("explain", "v1"), 1, "features")
+            judges = {arm: Judges(own, {"levels": LookupSimulator()}) for arm in {each.arm for each in source.units()}}
+            explained_as = Explained(source, PRESETS[0], by_lookup=False, seed=0)
+            evaluation = Evaluation(source, PRESETS, judges, explained_as=explained_as)
+            done = await admit(admission_order(source.units(), 0, base), evaluation.explain, at_once=100)
+            assert done.ended == done.asked == 21
+
+    asyncio.run(main())
+    assert len(asked) == len(set(asked)) == 5

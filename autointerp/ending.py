@@ -24,7 +24,7 @@ OK, FAILURE, PARTIAL, BUDGET, INTERRUPTED = 0, 1, 3, 4, 130
 def finish(config: RunConfig, directory: Path, done: Run) -> int:
     """Compare, report and print what has ended, however it ended."""
     arms = [ArmInfo(**arm) for arm in read_manifest(directory)["arms"]]  # type: ignore[union-attr]
-    if done.outcomes and not (done.stop and tables.count_outcomes(directory) > len(done.outcomes)):
+    if done.outcomes and not _has_more(directory, done):
         with timed(directory, "report"):
             comparisons = _compare(done.outcomes, arms, FEATURES, config.seed)
             tables.write_tables(directory, done.outcomes, comparisons)
@@ -40,7 +40,8 @@ def end(config: RunConfig, directory: Path, done: Run) -> int:
     calls = [dataclasses.asdict(row) for row in ledger(config, directory, run_key(config))]
     status = "complete" if done.stop is None else type(done.stop).__name__
     units = {"asked": done.asked, "ended": done.ended}
-    update_manifest(directory, {"status": status, "units": units, "failures": dict(kinds), "calls": calls})
+    of_results = {"status": status, "units": units, "failures": dict(kinds)}
+    update_manifest(directory, {"calls": calls} | ({} if _has_more(directory, done) else of_results))
     if done.stop is not None:
         ended = f"{units['ended']:,} of {done.asked:,} units have ended and are saved"
         terminal.say(f"{done.stop} {ended}; a comparison counts those before the first that has not.")
@@ -63,6 +64,11 @@ def end(config: RunConfig, directory: Path, done: Run) -> int:
             return INTERRUPTED
         case _:
             return FAILURE
+
+
+def _has_more(directory: Path, done: Run) -> bool:
+    """Whether an earlier session left more results than this one, which was stopped: they stay, with their record."""
+    return done.stop is not None and tables.count_outcomes(directory) > len(done.outcomes)
 
 
 def compared(directory: Path) -> tuple[tuple[Outcome, ...], dict[str, Comparison]]:

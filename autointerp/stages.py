@@ -119,12 +119,12 @@ def show(directory: Path, name: str) -> int:
     """Print one unit: `123` is a feature, `neurons:77+` a unit of another arm."""
     source = stored(load_run(directory), directory)
     arm, _, label = name.rpartition(":")
-    units = [unit for unit in source.units() if unit.arm == (arm or FEATURES)]
-    unit = next((unit for unit in units if unit.name == label), None)
+    units = {unit.name: unit for unit in source.units() if unit.arm == (arm or FEATURES)}
+    unit = units.get(label)
     if unit is None:
         arms = sorted({unit.arm for unit in source.units()})
-        wrong = f"The run has no unit {name}."
-        raise UserError(wrong, f"Arms: {', '.join(arms)}.", nearest(label, [unit.name for unit in units][:5000]))
+        valid = [f"{arm}:{each}" if arm else each for each in units][:5000]
+        raise UserError(f"The run has no unit {name}.", f"Arms: {', '.join(arms)}.", nearest(name, valid or arms))
     outcomes = tables.read_outcomes(directory).outcomes if (directory / tables.SCORES).exists() else ()
     terminal.print_unit(source.record(unit), [each for each in outcomes if each.unit == unit])
     return OK

@@ -40,10 +40,13 @@ def test_an_interrupted_session_replaces_no_fuller_results(place: Path, tmp_path
     """A complete run, asked again with an empty store and no money, keeps its scores and explanations."""
     run = tmp_path / "run"
     assert command("run", *arguments(place, run, *FEW, *MODELS)) == 0
+    record = json.loads((run / "manifest.json").read_text())
     before, said = values(run), [outcome.explanation for outcome in read_outcomes(run).outcomes]
     assert command("resume", run, "--answers", tmp_path / "empty.sqlite", "--max-cost", "0.03") == 4
     assert values(run) == before
     assert [outcome.explanation for outcome in read_outcomes(run).outcomes] == said
+    after = json.loads((run / "manifest.json").read_text())
+    assert all(after[name] == record[name] for name in ("status", "units", "failures"))
 
 
 @pytest.mark.usefixtures("server")

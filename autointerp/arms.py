@@ -86,14 +86,16 @@ def make_arms(
     sample = site_sample(subject, site, explain_windows(corpus), _CHECKED, config.seed)
     if (note := doubt(dictionary, info, sample, subject.device)) is not None:
         say(note)
-    features = _features(config, subject, site, dictionary, info.digest, corpus)
-    say(f"features {config.features}: {len(features.units):,} of {info.n_units:,}")
-    arms = [features]
 
     @cache
     def densities() -> np.ndarray:
-        every = firing_densities(subject, site, dictionary, explain_windows(corpus), batch=config.windows_per_pass)
-        return every[features.units]
+        return firing_densities(subject, site, dictionary, explain_windows(corpus), batch=config.windows_per_pass)
+
+    units = np.sort(resolve_features(config.features, dictionary.n_units, densities, config.seed))
+    about = ArmInfo(FEATURES, "features", len(units), config.sae)
+    features = Arm(about, subject, site, dictionary, units, np.zeros(len(units)), info.digest)
+    say(f"features {config.features}: {len(features.units):,} of {info.n_units:,}")
+    arms = [features]
 
     more = STANDARD if "standard" in config.controls else ()
     for spec in dict.fromkeys([*config.baseline, *more]):
@@ -113,32 +115,21 @@ def sae_path(name: str) -> Path:
     return PRETRAINED / "sae" if name == EMBEDDED else locate(name)
 
 
-def _features(
-    config: RunConfig, subject: Subject, site: Site, dictionary: Dictionary, digest: str, corpus: Corpus
-) -> Arm:
-    def densities() -> np.ndarray:
-        return firing_densities(subject, site, dictionary, explain_windows(corpus), batch=config.windows_per_pass)
-
-    units = np.sort(resolve_features(config.features, dictionary.n_units, densities, config.seed))
-    info = ArmInfo(FEATURES, "features", len(units), config.sae)
-    return Arm(info, subject, site, dictionary, units, np.zeros(len(units)), digest)
-
-
 def _baseline(
     spec: str, config: RunConfig, features: Arm, corpus: Corpus, kept: Path, densities: Callable[[], np.ndarray]
 ) -> Arm:
     """The arm that `spec` means, with at most as many units as there are features, drawn by the seed.
 
-    `densities` are those of the features on the explain split.
+    `densities` are those of the features' dictionary on the explain split.
     """
     n, seed, subject = len(features.units), config.seed, features.subject
     match spec.partition(":"):
         case ("neurons", "", ""):
             return _neurons(config, features, corpus)
         case ("neurons-matched", "", ""):
-            return _matched_neurons(config, features, corpus, densities())
+            return _matched_neurons(config, features, corpus, densities()[features.units])
         case ("random", "", ""):
-            return _random(config, features, corpus, densities())
+            return _random(config, features, corpus, densities()[features.units])
         case ("pca", "", ""):
             return _principal_components(config, features, corpus)
         case ("shuffled-subject", _, path):

@@ -5,6 +5,7 @@ Sources: Paulo, Mallen, Juang and Belrose, "Automatically interpreting millions 
 """
 
 import zlib
+from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ import numpy as np
 
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.trial import Prediction, Score, Trial
-from autointerp.records.unit import Excerpt, Split, UnitRecord
-from autointerp.scorers.yes_no import N_INTERVALS, Asked, firing, score_trial, silent_or_few, trial_of
+from autointerp.records.unit import N_INTERVALS, Excerpt, Split, UnitRecord
+from autointerp.scorers.yes_no import Asked, firing, score_trial, silent_or_few, trial_of
 from autointerp.seams import Source
 
 FEWEST = 20
@@ -22,34 +23,17 @@ FEWEST = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DetectionScorer:
-    """Asks of whole contexts whether the unit fires anywhere in them.
-
-    Positives are drawn for tokens of each activation interval. Negatives are uniformly random contexts, and hard ones:
-    occurrences of the unit's own top tokens in contexts where it stays silent. These share with the positives the very
-    tokens that any search for nearest contexts would rank first, and their truth is known without running the subject
-    again. Whatever it was drawn for, an item is positive where the unit fires in it; a top token's context in which it
-    fires is no hard negative and is passed over. Strata that run out stay short.
-
-    In `auprc` every item counts for the contexts that it stands for, one around each token of the split, so that
-    precision is that of running text: firing tokens by interval and silent ones are strata of known size, of which
-    tokens are drawn uniformly. It is approximate in that a context whose tokens occur more than once is asked once and
-    counts once, and that tokens of windows too short for a context are counted though none is drawn. Hard negatives
-    count for nothing there, since nobody knows how many they stand for.
-    """
+class ContextScorer(ABC):
+    """Asks yes-or-no questions of contexts; the token tables' cut is learnt on contexts of the explain split."""
 
     tokens: int
     """Tokens of a context."""
     per_interval: int = 2
-    """Positives drawn for each of the 12 activation intervals."""
-    random: int = 18
-    """Uniformly random contexts."""
-    hard: int = 18
-    """Hard negatives, at most."""
+    """Contexts drawn for each of the 12 activation intervals: positives, or true items and as many false ones."""
     answered: float = 0.9
     """Share of items that must have an answer for any measure to be defined."""
     seed: int = 0
-    """Of the items' order and of the resamples."""
+    """Of the items' order, of false marks and of the resamples."""
     split: Split = "score"
     """Whose contexts are asked."""
 
@@ -65,6 +49,32 @@ class DetectionScorer:
     def score(self, trial: Trial, predictions: Sequence[Prediction | Failure]) -> Score:
         """Every measure of `yes_no.MEASURES`."""
         return score_trial(trial, predictions, self.answered, self.seed)
+
+    @abstractmethod
+    def _asked(self, record: UnitRecord, split: Split) -> list[Asked]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectionScorer(ContextScorer):
+    """Asks of whole contexts whether the unit fires anywhere in them.
+
+    Positives are drawn for tokens of each activation interval. Negatives are uniformly random contexts, and hard ones:
+    occurrences of the unit's own top tokens in contexts where it stays silent. These share with the positives the very
+    tokens that any search for nearest contexts would rank first, and their truth is known without running the subject
+    again. Whatever it was drawn for, an item is positive where the unit fires in it; a top token's context in which it
+    fires is no hard negative and is passed over. Strata that run out stay short.
+
+    In `auprc` every item counts for the contexts that it stands for, one around each token of the split, so that
+    precision is that of running text: firing tokens by interval and silent ones are strata of known size, of which
+    tokens are drawn uniformly. It is approximate in that a context whose tokens occur more than once is asked once and
+    counts once, and that tokens of windows too short for a context are counted though none is drawn. Hard negatives
+    count for nothing there, since nobody knows how many they stand for.
+    """
+
+    random: int = 18
+    """Uniformly random contexts."""
+    hard: int = 18
+    """Hard negatives, at most."""
 
     def _asked(self, record: UnitRecord, split: Split) -> list[Asked]:
         chosen = candidates(record, self.tokens, split)
@@ -82,7 +92,7 @@ class DetectionScorer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FuzzingScorer:
+class FuzzingScorer(ContextScorer):
     """Asks of contexts in which the unit fires, with tokens marked, whether the marks are right.
 
     In a true item all tokens are marked on which it fires; in a false one as many others, drawn by the seed, so that
@@ -91,30 +101,6 @@ class FuzzingScorer:
     next as a false one, and so on. In `auprc` true and false items weigh as much, and within either those of an
     interval as many firing tokens as the split has there: not a density of running text, in which nothing is marked.
     """
-
-    tokens: int
-    """Tokens of a context."""
-    per_interval: int = 2
-    """True items drawn for each of the 12 activation intervals, and as many false ones."""
-    answered: float = 0.9
-    """Share of items that must have an answer for any measure to be defined."""
-    seed: int = 0
-    """Of the marks, the items' order and the resamples."""
-    split: Split = "score"
-    """Whose contexts are asked."""
-
-    def pose(self, record: UnitRecord, explanation: Explanation, source: Source) -> Trial | Failure:  # noqa: ARG002
-        """A trial from the record's contexts; a `Failure` (``silent_in_score``, ``too_few_excerpts``) if it has few."""
-        if silent := silent_or_few(record, self.split):
-            return silent
-        asked = self._asked(record, self.split)
-        if len(asked) < FEWEST:
-            return Failure("pose", "too_few_excerpts", f"{len(asked)} {self.split} contexts; {FEWEST} are needed.")
-        return trial_of(record, asked, self._asked(record, "explain"), self.seed)
-
-    def score(self, trial: Trial, predictions: Sequence[Prediction | Failure]) -> Score:
-        """Every measure of `yes_no.MEASURES`."""
-        return score_trial(trial, predictions, self.answered, self.seed)
 
     def _asked(self, record: UnitRecord, split: Split) -> list[Asked]:
         able = (e for e in candidates(record, self.tokens, split) if 2 * firing(record, e).sum() <= len(e.ids))

@@ -10,12 +10,11 @@ from jaxtyping import Bool, Float
 from autointerp import notation, statistics
 from autointerp.records.explanation import Failure
 from autointerp.records.trial import Influence, Item, Learnt, Measure, Prediction, Score, Trial, Undefined
-from autointerp.records.unit import Excerpt, Split, UnitRecord
+from autointerp.records.unit import N_INTERVALS, Excerpt, Split, UnitRecord
 from autointerp.scorers.resamples import NOT_GIVEN, average_precision, influence_of, measured, with_own
 
 HEADLINE = "balanced_accuracy"
 """The measure that is reported first."""
-N_INTERVALS = 12
 NO_VIEW = "no_view"
 """Kind of failure by which a judge says that it cannot answer such questions at all."""
 NOT_FITTED = Undefined("the explain split has no contexts of both kinds to fit it on")

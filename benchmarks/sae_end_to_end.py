@@ -101,7 +101,7 @@ def page(measured):
     lines += [
         f"The neurons of the bundled subject (512 wide) -> {one['d_sae']:,}, batches of {batch:,}, every library's own",
         f"training loop and buffer, a pool of {pool:,} tokens (sparsify has none: the contexts of a forward pass are a",
-        "batch). Tokens per second: the difference between a run of 20 steps and one of 4, median and best over the",
+        "batch). Tokens per second: the difference between a run of 32 steps and one of 16, median and best over the",
         "rounds. Peak: of the whole process, and above what it had before the runs. Everyone gets token ids.",
         "`medium` is torch's float32 matmul precision, `autocast` torch's own to bfloat16, for SAELens its two flags.",
         f"{measured['machine']}, {one['threads']} threads, torch {one['torch']}, {measured['day']}.",

@@ -5,8 +5,9 @@ Runs in the environment that `benchmarks.peers` makes, one contestant to a proce
 
     PEERS_PYTHON -m benchmarks.sae_end_to_end_side --who "ours topk fp32"
 
-A run of few steps, then one of more: their difference leaves out loading, filling the pool and saving. Everyone gets
-the same token ids, 128 positions to a context, all of which count, and the neurons of the same model.
+A run of few steps, then one of more: their difference leaves out loading, filling the pool and saving. Even the short
+one takes as many batches as the pool holds, because nobody's pool is larger than what its run takes. Everyone gets the
+same token ids, 128 positions to a context, all of which count, and the neurons of the same model.
 """
 
 import argparse
@@ -229,21 +230,21 @@ def main():
     parser.add_argument("--d-sae", type=int, default=4096)
     parser.add_argument("--batch", type=int, default=4096)
     parser.add_argument("--pool", type=int, default=16, help="batches")
-    parser.add_argument("--short", type=int, default=4, help="steps")
-    parser.add_argument("--long", type=int, default=20, help="steps")
+    parser.add_argument("--steps", type=int, default=16, help="of the longer run, beyond those of the shorter")
     given = parser.parse_args()
+    short, long = given.pool, given.pool + given.steps
     sizes = {"d_sae": given.d_sae, "batch": given.batch, "pool": given.pool}
     way, make = CONTESTANTS[given.who]
     run, before = make(sizes), list(ceilings(sizes))
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     spent = []
     with surrounded(way), contextlib.redirect_stdout(None):
-        for steps in (given.short, given.long):
+        for steps in (short, long):
             begun = time.perf_counter()
             run(steps)
             spent.append(time.perf_counter() - begun)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    rate = (given.long - given.short) * given.batch / (spent[1] - spent[0])
+    rate = given.steps * given.batch / (spent[1] - spent[0])
     found = {"who": given.who, "tokens_per_second": rate, "seconds": spent, "ceilings": [before, list(ceilings(sizes))]}
     found |= {"peak_mib": round(peak / 2**10), "base_mib": round(base / 2**10), **sizes}
     print(json.dumps({**found, "threads": torch.get_num_threads(), "torch": torch.__version__}))

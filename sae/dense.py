@@ -19,14 +19,16 @@ _ROWS_NEAR = 64
 """Rows whose pre-activations stay near the processor while they are compared with the thresholds."""
 _ROWS_OF_GRADIENT = 1024
 """Rows of the activations' gradient that are there at one time."""
+_BLOCK = 128
+"""Rows that are transposed at one time."""
 
 
 class DensePass:
     """Forward and backward through all units. Owns the operands of the five products.
 
     They have the extra columns of `sae.encode.Encode`. Beside the errors these hold ones, and beside the decoder what
-    the penalty adds to every activation's gradient, so that the products give the penalties, the sums of the
-    activations and the gradient of the encoder's bias besides.
+    the penalty adds to every activation's gradient, so that the products give the sums of the activations and the
+    gradient of the encoder's bias besides.
     """
 
     def __init__(self, weights: Weights, recipe: TrainingRecipe, sparsity: L1 | JumpRelu) -> None:
@@ -39,7 +41,6 @@ class DensePass:
         self._encode = Encode(weights, recipe.batch, self.dtype)
         self._decoder = torch.zeros_like(self._encode.encoder)
         self._errors = torch.zeros_like(self._encode.inputs)
-        self._error = like.new_empty(recipe.batch, weights.d_in)
         self._product = _Transposed(self._decoder, self._errors)
 
     def __call__(
@@ -63,14 +64,17 @@ class DensePass:
 
         self._encode(self.weights.centred(inputs), f)
         near, above = self._sparsify()
-        torch.mm(f, self._decoder, out=e)
-        penalty = e[:, d_in].sum(dtype=b_enc.dtype) if norms is not None else b_enc.new_tensor(above * share)
-        error = torch.sub(e[:, :d_in], inputs, out=self._error).add_(b_dec)
-        squared = torch.linalg.vector_norm(error).square() * scale
-        torch.mul(error, 2 * scale, out=e[:, :d_in])
+        torch.addmm(x, f, self._decoder, beta=-1, out=e)
+        error = e[:, :d_in]
+        if not self.weights.pre_encoder_bias:
+            error.add_(b_dec.to(self.dtype))
+        # Row by row, because one norm in bfloat16 would be a number of three digits.
+        squared = torch.linalg.vector_norm(error, dim=1).to(b_enc.dtype).square().sum() * scale
+        error.mul_(2 * scale)
         e[:, d_in] = 1
 
         sums = self._product(f, e, gradient(w_dec))
+        penalty = sums @ norms * share if norms is not None else b_enc.new_tensor(above * share)
         if norms is not None and self._norm_weighted:
             gradient(w_dec).addcmul_((sums / norms.clamp_min(1e-12))[:, None], w_dec, value=share)
         firings = count_firings(f) if count else None
@@ -80,7 +84,7 @@ class DensePass:
         gradient(b_enc).copy_(self._product(f, x, gradient(w_enc)))
         if revived is not None and below is not None:
             penalty = penalty + self._pre_activation_loss(below, revived, sums)
-        torch.sum(error, 0, out=gradient(b_dec)).mul_(2 * scale)
+        gradient(b_dec).copy_(error.sum(0))
         if self.weights.pre_encoder_bias:
             gradient(b_dec).sub_(gradient(b_enc) @ w_enc)
         return StepResult.of(squared, penalty, sums > 0, firings)
@@ -125,9 +129,8 @@ class DensePass:
                 first, last = torch.searchsorted(near, edges).tolist()
                 self._add_threshold_gradient(g, near[first:last] - begin * f.shape[1], self.sparsity.bandwidth, share)
             if in_integers(part):
-                part.view(torch.int16).sign_().mul_(g.view(torch.int16))
-            else:
-                torch.ops.aten.threshold_backward.grad_input(g, part, 0, grad_input=part)
+                g, part = g.view(torch.int16), part.view(torch.int16)
+            torch.ops.aten.threshold_backward.grad_input(g, part, 0, grad_input=part)
 
     def _add_threshold_gradient(
         self, g: Float[Tensor, "part unit"], near: Int64[Tensor, " near"], bandwidth: float, share: float
@@ -175,11 +178,19 @@ class _Transposed:
         out: Float[Tensor, "unit d_in"],
     ) -> Float[Tensor, " unit"]:
         """Write the first columns into `out`; the column after them."""
+        d_in = out.shape[1]
         if self._turned:
             # AMX takes twice as long where the large operand is the transposed one.
-            whole = torch.mm(self._right.copy_(right.T), left, out=self._whole).T
-        else:
-            whole = torch.mm(left.T, right, out=self._whole)
-        d_in = out.shape[1]
+            _transpose(right, self._right)
+            whole = torch.mm(self._right, left, out=self._whole)
+            _transpose(whole[:d_in], out)
+            return whole[d_in].to(out.dtype)
+        whole = torch.mm(left.T, right, out=self._whole)
         out.copy_(whole[:, :d_in])
-        return whole[:, d_in].to(out.dtype, copy=True)
+        return whole[:, d_in].clone()
+
+
+def _transpose(source: Float[Tensor, "row column"], out: Float[Tensor, "column row"]) -> None:
+    """In blocks, because rows of a power of two share places in the cache."""
+    for begin in range(0, len(source), _BLOCK):
+        out[:, begin : begin + _BLOCK].copy_(source[begin : begin + _BLOCK].T)

@@ -7,8 +7,8 @@ from torch import Tensor
 from sae.architectures.weights import Weights
 from sae.outcome import count_above
 
-_ALIGNED = 16
-"""Columns come in multiples of this."""
+_ALIGNED = 32
+"""Columns come in multiples of this, which are two tiles of AMX."""
 
 
 class Encode:

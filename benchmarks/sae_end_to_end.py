@@ -101,8 +101,8 @@ def page(measured):
     lines += [
         f"The neurons of the bundled subject (512 wide) -> {one['d_sae']:,}, batches of {batch:,}, every library's own",
         f"training loop and buffer, a pool of {pool:,} tokens (sparsify has none: the contexts of a forward pass are a",
-        "batch). Tokens per second: the difference between a run of 32 steps and one of 16, median and best over the",
-        "rounds. Peak: of the whole process, and above what it had before the runs. Everyone gets token ids.",
+        "batch). Tokens per second over 32 steps, beginning when as many batches were drawn as the pool holds; median",
+        "and best over the rounds. Peak: of the whole process, and above what it had before the run. All get ids.",
         "`medium` is torch's float32 matmul precision, `autocast` torch's own to bfloat16, for SAELens its two flags.",
         f"{measured['machine']}, {one['threads']} threads, torch {one['torch']}, {measured['day']}.",
         f"Matrix products before and after the runs, TFLOP/s: fp32 {spans[0]}; bf16 {spans[1]}.",

@@ -5,9 +5,9 @@ Runs in the environment that `benchmarks.peers` makes, one contestant to a proce
 
     PEERS_PYTHON -m benchmarks.sae_end_to_end_side --who "ours topk fp32"
 
-A run of few steps, then one of more: their difference leaves out loading, filling the pool and saving. Even the short
-one takes as many batches as the pool holds, because nobody's pool is larger than what its run takes. Everyone gets the
-same token ids, 128 positions to a context, all of which count, and the neurons of the same model.
+A run takes as many steps as the pool holds batches, and then those that are timed: from the end of one optimiser step
+to the end of another, so that loading, filling the pool and saving are left out. Everyone gets the same token ids, 128
+positions to a context, all of which count, and the neurons of the same model.
 """
 
 import argparse
@@ -25,6 +25,7 @@ os.environ["SPARSIFY_DISABLE_TRITON"] = "1"
 
 import numpy as np
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 SUBJECT = Path(__file__).parents[1] / "sae" / "pretrained" / "subject"
 CONTEXT, D_IN, K, L1 = 128, 512, 32, 5e-3
@@ -230,22 +231,21 @@ def main():
     parser.add_argument("--d-sae", type=int, default=4096)
     parser.add_argument("--batch", type=int, default=4096)
     parser.add_argument("--pool", type=int, default=16, help="batches")
-    parser.add_argument("--steps", type=int, default=16, help="of the longer run, beyond those of the shorter")
+    parser.add_argument("--steps", type=int, default=32, help="that are timed; a multiple of the pool's batches")
     given = parser.parse_args()
-    short, long = given.pool, given.pool + given.steps
     sizes = {"d_sae": given.d_sae, "batch": given.batch, "pool": given.pool}
     way, make = CONTESTANTS[given.who]
     run, before = make(sizes), list(ceilings(sizes))
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    spent = []
+    ends = list[float]()
+    register_optimizer_step_post_hook(lambda *_: ends.append(time.perf_counter()))
     with surrounded(way), contextlib.redirect_stdout(None):
-        for steps in (short, long):
-            begun = time.perf_counter()
-            run(steps)
-            spent.append(time.perf_counter() - begun)
+        run(given.pool + given.steps)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    rate = given.steps * given.batch / (spent[1] - spent[0])
-    found = {"who": given.who, "tokens_per_second": rate, "seconds": spent, "ceilings": [before, list(ceilings(sizes))]}
+    seconds = ends[-1] - ends[-1 - given.steps]
+    rate = given.steps * given.batch / seconds
+    found = {"who": given.who, "tokens_per_second": rate, "seconds": seconds}
+    found["ceilings"] = [before, list(ceilings(sizes))]
     found |= {"peak_mib": round(peak / 2**10), "base_mib": round(base / 2**10), **sizes}
     print(json.dumps({**found, "threads": torch.get_num_threads(), "torch": torch.__version__}))
 

@@ -5,19 +5,22 @@ schedules, statistics and generators, in safetensors and JSON; beside them the s
 usable as they are. A checkpoint is written under another name and renamed, so that one with this name is whole.
 """
 
+import dataclasses
 import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from sae.architectures.weights import Trained
 from sae.config import TrainingRecipe
 from sae.errors import UserError, differences
+from sae.formats import load_dictionary
 from sae.formats.saelens import SaeMetadata
 from sae.pool import Pool, PoolState, Rows
 from sae.ranks import Ranks
@@ -96,6 +99,23 @@ def read_checkpoint(
         for name, recipe in recipes.items()
     ]
     return pool, trainees
+
+
+def read_finished(out: Path, recipes: Mapping[str, TrainingRecipe]) -> dict[str, Trained]:
+    """The autoencoders of a run in `out` that has ended.
+
+    Raises `UserError` where other recipes trained them.
+    """
+    finished = dict[str, Trained]()
+    for name, recipe in recipes.items():
+        then = json.loads((out / name / "cfg.json").read_text("utf-8"))["metadata"]["training_architecture_details"]
+        if different := differences(then, json.loads(json.dumps(dataclasses.asdict(recipe)))):
+            raise UserError(
+                f"{out / name} holds an autoencoder of another run: {'; '.join(different)}.",
+                do="Repeat the command that made it, or choose another directory.",
+            )
+        finished[name] = cast(Trained, load_dictionary(out / name)[0])
+    return finished
 
 
 def remove_checkpoints(out: Path, *, keep: Path | None = None) -> None:

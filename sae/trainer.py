@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 
 from sae.architectures.weights import Trained
-from sae.checkpoint import find_checkpoint, read_checkpoint, remove_checkpoints, write_checkpoint
+from sae.checkpoint import find_checkpoint, read_checkpoint, read_finished, remove_checkpoints, write_checkpoint
 from sae.config import TrainingRecipe
 from sae.errors import UserError
 from sae.formats.saelens import SaeMetadata
@@ -70,8 +70,8 @@ def sweep_on(
     centre in its weights and decoder rows of norm 1, so that activations are in the site's units.
 
     With `resume`, the run goes on from the checkpoint in `out`, if there is one, and on a CPU gives the same weights,
-    bit for bit, as if it had not stopped. `source` says what `rows` come from: a checkpoint from another source or
-    with other recipes is refused.
+    bit for bit, as if it had not stopped; of a run that has ended, it gives what was saved. `source` says what `rows`
+    come from: a checkpoint from another source or with other recipes is refused.
 
     Several `ranks` share every batch evenly: `rows` are this rank's own, and all get the same dictionaries. `tokens`
     and `batch` of a recipe are totals, so that it means the same on any number of ranks; but BatchTopK's units compete
@@ -79,11 +79,13 @@ def sweep_on(
     another number of ranks refuses. A signal to any rank stops all after the same step; a second one is ignored,
     because torchrun repeats them.
 
-    Raises `UserError` where `out` already holds an autoencoder, the stream ends, the loss is not finite or diverges,
-    or memory or disk run out; it names the last checkpoint.
+    Raises `UserError` where `out` already holds an autoencoder that is not to be resumed, the stream ends, the loss is
+    not finite or diverges, or memory or disk run out; it names the last checkpoint.
     """
     first = _agreed(recipes)
     if all((out / name / "cfg.json").exists() for name in recipes):
+        if resume:
+            return read_finished(out, recipes)
         raise UserError(f"{out} already holds an autoencoder.", do="Choose another directory, or remove it.")
     place = find_checkpoint(out)
     if place is not None and not resume:

@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +175,15 @@ def test_a_finished_directory_is_not_overwritten(tmp_path: Path) -> None:
     train_on(_stream(_planted()), _short(), tmp_path)
     with pytest.raises(UserError, match="already holds an autoencoder"):
         train_on(lambda start: iter(()), _short(), tmp_path)
+
+
+def test_resuming_what_has_ended_gives_what_was_saved(tmp_path: Path) -> None:
+    """Nothing is computed again; another recipe is refused with the difference."""
+    trained = train_on(_stream(_planted()), _short(), tmp_path)
+    again = train_on(lambda start: iter(()), _short(), tmp_path, resume=True)
+    assert torch.equal(again.W_enc, trained.W_enc)
+    with pytest.raises(UserError, match="seed was 0, now 5"):
+        train_on(lambda start: iter(()), replace(_short(), seed=5), tmp_path, resume=True)
 
 
 @pytest.fixture(scope="module")

@@ -131,12 +131,18 @@ class TrainConfig(BaseModel):
     out: Path = Path("results/sae")
     """Directory to write, in SAELens format."""
     recipe: str = "bricken-2023"
-    """`bricken-2023`, `april-2024`, `topk`, `batchtopk` or `jumprelu`."""
+    """`bricken-2023`, `april-2024`, `topk`, `batchtopk` or `jumprelu`; `bricken-2023-paper` has the paper's own
+    sizes."""
     d_sae: str = "4096"
     """Features. Several, such as `512,2048,8k`, train a dictionary each in one pass over the activations; so do
     several of `k`, `l1`, `l0` and `seeds`, in every combination, each in a directory of its own."""
-    tokens: str = "2M"
-    """Tokens to train on, of all processes together, such as `500k` or `2M`; the corpus is repeated where needed."""
+    tokens: str | None = None
+    """Tokens to train on, of all processes together, such as `500k`; the corpus is repeated where needed. Default 2M,
+    or the 8 billion of `bricken-2023-paper`."""
+    batch_tokens: str | None = None
+    """Tokens per step, of all processes together; default the recipe's 4,096."""
+    pool_batches: int | None = Field(default=None, gt=0)
+    """Batches in the pool from which each is drawn at random; default the recipe's 64."""
     passes: int = Field(default=1, ge=1)
     """Times that the corpus is read: as much less of it is taken."""
     cache_activations: Path | None = None
@@ -153,6 +159,8 @@ class TrainConfig(BaseModel):
     """Of the products: `medium` multiplies in bfloat16, `bf16` keeps activations in it too; default the recipe's."""
     resume: bool = False
     """Go on with the stopped run in `out`, whose other flags must be given again."""
+    checkpoint_every: str | None = None
+    """Tokens between checkpoints, of which there is one every ten minutes besides; default the recipe's 5M."""
     corpus: tuple[str, ...] = ("local", "generated")
     """Text, repeatable: `local`, `generated`, or .txt, .jsonl, .parquet paths and globs."""
     text_column: str = "text"
@@ -268,7 +276,7 @@ def parse_count(text: str, flag: str = "--tokens") -> int:
         count = round(float(digits) * factor)
     except (ValueError, OverflowError):
         count = 0
-    if count <= 0:
+    if count <= 0 or (factor == 1 and not digits.isdecimal()):
         raise UserError(f"{flag} cannot be {text!r}.", do="Give a number such as 500k, 2M or 1000000.", usage=True)
     return count
 

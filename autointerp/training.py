@@ -65,6 +65,7 @@ def train(config: TrainConfig) -> int:
     if not ranks.first:
         return 0
     held_out = score_windows(corpus, _EVALUATED, config.seed)
+    terminal.say(f"Evaluating on {held_out.n_tokens:,} tokens of the score documents.")
     values = dict[str, dict[str, object]]()
     for name, metrics in evaluate_dictionaries(subject, site, trained, held_out).items():
         values[name] = summary(metrics)
@@ -130,14 +131,24 @@ def recipes_of(config: TrainConfig) -> dict[str, TrainingRecipe]:
         "l0": [_weight(each, "--l0") for each in _several(config.l0)],
         "seed": [_seed(each) for each in _several(config.seeds)] or [config.seed],
     }
-    fixed = {"learning_rate": config.learning_rate, "precision": config.precision}
-    changes = {name: value for name, value in fixed.items() if value is not None}
+    counts = (
+        ("tokens", config.tokens, "--tokens"),
+        ("batch", config.batch_tokens, "--batch-tokens"),
+        ("checkpoint_every", config.checkpoint_every, "--checkpoint-every"),
+    )
+    changes: dict[str, Any] = {field: parse_count(text, flag) for field, text, flag in counts if text is not None}
+    fixed = {
+        "learning_rate": config.learning_rate,
+        "precision": config.precision,
+        "pool_batches": config.pool_batches,
+    }
+    changes |= {name: value for name, value in fixed.items() if value is not None}
     given = {name: list(dict.fromkeys(values)) for name, values in lists.items() if values}
     recipes = dict[str, TrainingRecipe]()
     for values in itertools.product(*given.values()):
         chosen = dict(zip(given, values, strict=True))
         name = "-".join(f"{field}_{value}" for field, value in chosen.items() if len(given[field]) > 1)
-        recipes[name] = training_recipe(config.recipe, tokens=parse_count(config.tokens), **chosen, **changes)
+        recipes[name] = training_recipe(config.recipe, **chosen, **changes)
     return recipes
 
 

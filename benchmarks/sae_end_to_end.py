@@ -4,20 +4,19 @@
     python -m benchmarks.sae_end_to_end --rounds 1               # a short look; again with 2 goes on from there
 
 The environment of the others is made on the first use (`benchmarks.peers`). A round runs every contestant once, each in
-a process of its own (`benchmarks.sae_end_to_end_side`), which measures the machine's own matrix products before and
-after. What is measured is kept in `results/benchmarks/sae_end_to_end.json` at once; remove the file to begin anew.
+a process of its own (`benchmarks.sae_end_to_end_side`), which measures the machine's own matrix products afterwards.
+What is measured is kept in `results/benchmarks/sae_end_to_end.json` at once; remove the file to begin anew.
 """
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.peers import make_peers
-from benchmarks.sae_step import RESULTS, ROOT, environment
+from benchmarks.sae_step import RESULTS, ROOT, environment, machine_of
 
 CONTESTANTS = {
     "relu": (
@@ -26,6 +25,7 @@ CONTESTANTS = {
         "ours relu bf16",
         "SAELens relu",
         "SAELens relu autocast",
+        "SAELens relu compiled autocast",
         "dictionary_learning relu",
         "dictionary_learning relu medium",
         "dictionary_learning relu autocast",
@@ -36,12 +36,16 @@ CONTESTANTS = {
         "ours topk bf16",
         "SAELens topk",
         "SAELens topk autocast",
+        "SAELens topk compiled autocast",
         "dictionary_learning topk",
         "dictionary_learning topk medium",
         "dictionary_learning topk autocast",
         "sparsify topk adam",
         "sparsify topk adam medium",
+        "sparsify topk adam autocast",
+        "sparsify topk signum",
         "sparsify topk signum medium",
+        "sparsify topk signum autocast",
     ),
 }
 REDUCED = ("medium", "bf16", "autocast")
@@ -52,7 +56,8 @@ def side(python, who):
     words = [str(python), "-m", "benchmarks.sae_end_to_end_side", "--who", who]
     done = subprocess.run(words, cwd=ROOT, check=False, capture_output=True, text=True, env=environment())
     if done.returncode:
-        return {"who": who, "failed": done.stderr.strip().splitlines()[-1][:200]}
+        last = done.stderr.strip().splitlines()[-1:] or [f"it ended with {done.returncode}"]
+        return {"who": who, "failed": last[0][:200]}
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -84,8 +89,8 @@ def ratios(found):
         small = min((row for row in others if "sparsify" not in row["who"]), key=lambda row: row["peak"], default=None)
         if ours and theirs and small:
             memory = f"{ours['peak']:,.0f} against {small['peak']:,.0f} ({small['who']})"
-            by_best = ours["best"] / max(row["best"] for row in others)
-            yield label, ours["who"], theirs["who"], ours["rate"] / theirs["rate"], by_best, memory
+            rates = ours["rate"] / theirs["rate"], ours["best"] / theirs["best"]
+            yield label, ours["who"], theirs["who"], *rates, memory
 
 
 def page(measured):
@@ -94,7 +99,7 @@ def page(measured):
     lines = ["# Training from the subject, here and elsewhere", ""]
     if not runs:
         return "\n".join(lines) + "\n"
-    products = [[ceiling[i] for run in runs for ceiling in run["ceilings"]] for i in (0, 1)]
+    products = [[run["ceilings"][i] for run in runs] for i in (0, 1)]
     spans = [f"{min(each):.2f} to {max(each):.2f}, median {statistics.median(each):.2f}" for each in products]
     one = runs[0]
     pool, batch = one["pool"] * one["batch"], one["batch"]
@@ -105,7 +110,7 @@ def page(measured):
         "and best over the rounds. Peak: of the whole process, and above what it had before the run. All get ids.",
         "`medium` is torch's float32 matmul precision, `autocast` torch's own to bfloat16, for SAELens its two flags.",
         f"{measured['machine']}, {one['threads']} threads, torch {one['torch']}, {measured['day']}.",
-        f"Matrix products before and after the runs, TFLOP/s: fp32 {spans[0]}; bf16 {spans[1]}.",
+        f"Matrix products after each run, TFLOP/s: fp32 {spans[0]}; bf16 {spans[1]}.",
         "Written by `python -m benchmarks.sae_end_to_end`.",
     ]
     for kind, title in (("relu", "ReLU, L1"), ("topk", "TopK, k = 32")):
@@ -141,7 +146,7 @@ def main():
     python = make_peers(given.peers.expanduser().resolve())
     given.out.mkdir(parents=True, exist_ok=True)
     kept = given.out / "sae_end_to_end.json"
-    about = {"machine": platform.processor() or platform.machine(), "day": f"{datetime.now(UTC):%Y-%m-%d}"}
+    about = {"machine": machine_of(python)[0], "day": f"{datetime.now(UTC):%Y-%m-%d}"}
     measured = json.loads(kept.read_text("utf-8")) if kept.exists() else {**about, "runs": []}
     for i in range(given.rounds):
         for who in (who for kind in given.kinds for who in CONTESTANTS[kind]):

@@ -7,7 +7,8 @@ Runs in the environment that `benchmarks.peers` makes, one contestant to a proce
 
 A run takes as many steps as the pool holds batches, and then those that are timed: from the end of one optimiser step
 to the end of another, so that loading, filling the pool and saving are left out. Everyone gets the same token ids, 128
-positions to a context, all of which count, and the neurons of the same model.
+positions to a context, all of which count, and the neurons of the bundled model, or in SAELens, which cannot load it,
+of a random one of the same shape.
 """
 
 import argparse
@@ -69,7 +70,7 @@ def ours(kind, precision, sizes):
     return run
 
 
-def saelens(kind, autocast, sizes):
+def saelens(kind, autocast, compiled, sizes):
     """`LanguageModelSAETrainingRunner` on a HookedTransformer, which stops at the site."""
     from datasets import Dataset
     from sae_lens import LanguageModelSAERunnerConfig, LanguageModelSAETrainingRunner, LoggingConfig
@@ -108,6 +109,7 @@ def saelens(kind, autocast, sizes):
             training_tokens=steps * sizes["batch"],
             autocast=autocast,
             autocast_lm=autocast,
+            compile_sae=compiled,
             logger=LoggingConfig(log_to_wandb=False),
             n_checkpoints=0,
             checkpoint_path=None,
@@ -181,18 +183,20 @@ def sparsify(optimizer, _, sizes):
     return run
 
 
+REDUCED = ("medium", "autocast")
 CONTESTANTS = {
     **{f"ours {k} {p}": ("", partial(ours, k, p)) for k in ("relu", "topk") for p in ("fp32", "medium", "bf16")},
-    **{f"SAELens {k}": ("", partial(saelens, k, False)) for k in ("relu", "topk")},
-    **{f"SAELens {k} autocast": ("", partial(saelens, k, True)) for k in ("relu", "topk")},
+    **{f"SAELens {k}": ("", partial(saelens, k, False, False)) for k in ("relu", "topk")},
+    **{f"SAELens {k} autocast": ("", partial(saelens, k, True, False)) for k in ("relu", "topk")},
+    **{f"SAELens {k} compiled autocast": ("", partial(saelens, k, True, True)) for k in ("relu", "topk")},
     **{f"dictionary_learning {k}": ("", partial(dictionary_learning, k, None)) for k in ("relu", "topk")},
     **{f"dictionary_learning {k} medium": ("medium", partial(dictionary_learning, k, None)) for k in ("relu", "topk")},
     **{
         f"dictionary_learning {k} autocast": ("autocast", partial(dictionary_learning, k, None))
         for k in ("relu", "topk")
     },
-    **{f"sparsify topk {o} medium": ("medium", partial(sparsify, o, None)) for o in ("adam", "signum")},
-    "sparsify topk adam": ("", partial(sparsify, "adam", None)),
+    **{f"sparsify topk {o}": ("", partial(sparsify, o, None)) for o in ("adam", "signum")},
+    **{f"sparsify topk {o} {w}": (w, partial(sparsify, o, None)) for o in ("adam", "signum") for w in REDUCED},
 }
 """What is set around the whole run, and what makes it."""
 
@@ -235,7 +239,7 @@ def main():
     given = parser.parse_args()
     sizes = {"d_sae": given.d_sae, "batch": given.batch, "pool": given.pool}
     way, make = CONTESTANTS[given.who]
-    run, before = make(sizes), list(ceilings(sizes))
+    run = make(sizes)
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     ends = list[float]()
     register_optimizer_step_post_hook(lambda *_: ends.append(time.perf_counter()))
@@ -245,7 +249,7 @@ def main():
     seconds = ends[-1] - ends[-1 - given.steps]
     rate = given.steps * given.batch / seconds
     found = {"who": given.who, "tokens_per_second": rate, "seconds": seconds}
-    found["ceilings"] = [before, list(ceilings(sizes))]
+    found["ceilings"] = list(ceilings(sizes))
     found |= {"peak_mib": round(peak / 2**10), "base_mib": round(base / 2**10), **sizes}
     print(json.dumps({**found, "threads": torch.get_num_threads(), "torch": torch.__version__}))
 

@@ -28,6 +28,7 @@ RESULTS = Path(__file__).parents[1] / "results" / "benchmarks"
 SITE = "blocks.0.mlp.hook_post"
 SETTINGS = {
     "bricken-2023": {"l1": 0.005, "resample_at": (0.2, 0.4)},
+    "april-2024": {"l1": 1.2},
     "topk": {"k": 20},
     "batchtopk": {"k": 20},
     "jumprelu": {},

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "benchmarks"
 D_IN, K = 512, 32
 SIZES = ("4096:4096", "4096:8192", "32768:4096", "32768:8192")
+GPU_SIZES = ("131072:8192",)
 KINDS = {"relu": "ReLU, L1", "topk": f"TopK, k = {K}", "batchtopk": f"BatchTopK, k = {K}", "jumprelu": "JumpReLU"}
 MEMORY = {
     "relu": ("ours april-2024 fp32", "ours april-2024 bf16", "SAELens", "dictionary_learning"),
@@ -45,21 +46,32 @@ def side(python, kind, d_sae, batch, rounds, only=()):
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+def machine_of(python):
+    """Name of the GPU that the side has, or of the processor, and whether there is a GPU."""
+    words = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
+    done = subprocess.run([str(python), "-c", words], check=True, stdout=subprocess.PIPE, text=True)
+    if gpu := done.stdout.strip():
+        return gpu, True
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text("utf-8").splitlines() if cpuinfo.exists() else []
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return (named[0] if named else platform.processor() or platform.machine()), False
+
+
 def environment():
     """This process's, with this repository on the path."""
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def ratios(setting):
-    """The fastest peer's median over our fastest one, fp32 against fp32 and best against best; by fastest rounds."""
+    """The fastest peer's median over our fastest one's, fp32 against fp32 and best against best; and their minima's."""
     for label, kept in (("fp32 against fp32", True), ("best against best", False)):
         rows = [row for row in setting["rows"] if row["fp32"] or not kept]
         mine = [row for row in rows if row["name"].startswith("ours")]
         peers = [row for row in rows if not row["name"].startswith(("ours", "autograd", "ceiling"))]
         if mine and peers:
             ours, theirs = (min(group, key=lambda row: row["median"]) for group in (mine, peers))
-            at_best = min(row["min"] for row in peers) / min(row["min"] for row in mine)
-            yield label, ours, theirs, theirs["median"] / ours["median"], at_best
+            yield label, ours, theirs, theirs["median"] / ours["median"], theirs["min"] / ours["min"]
 
 
 def section(setting):
@@ -100,9 +112,10 @@ def page(measured):
     ]
     for setting in measured["settings"]:
         lines += section(setting)
-    if measured["memory"]:
-        lines += ["", "## Peak memory", "", "Alone in a process, 512 -> 4,096, batch 4,096, above the imports.", ""]
-        lines += ["| | MiB |", "|---|---:|", *(f"| {name} | {mib:,} |" for name, mib in measured["memory"].items())]
+    for machine, memory in measured["memory"].items():
+        lines += ["", "## Peak memory", ""]
+        lines += [f"Alone in a process, 512 -> 4,096, batch 4,096, above the imports; {machine}.", ""]
+        lines += ["| | MiB |", "|---|---:|", *(f"| {name} | {mib:,} |" for name, mib in memory.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -110,7 +123,7 @@ def main():
     """Measure what is missing and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers", type=Path, default=Path.home() / ".cache" / "autointerp" / "peers")
-    parser.add_argument("--sizes", nargs="*", default=list(SIZES), help="UNITS:BATCH; none: memory only")
+    parser.add_argument("--sizes", nargs="*", help="UNITS:BATCH; none: memory only")
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--rounds", type=int, help="default 9, and 3 above 10,000 units")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -119,25 +132,28 @@ def main():
     given.out.mkdir(parents=True, exist_ok=True)
     kept = given.out / "sae_step.json"
     measured = json.loads(kept.read_text("utf-8")) if kept.exists() else {"settings": [], "memory": {}}
+    machine, has_gpu = machine_of(python)
+    memory = measured["memory"].setdefault(machine, {})
+    sizes = given.sizes if given.sizes is not None else [*SIZES, *(GPU_SIZES if has_gpu else ())]
 
     def keep():
         measured["settings"].sort(key=lambda each: (list(KINDS).index(each["kind"]), each["d_sae"], each["batch"]))
         kept.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
         (given.out / "sae_step.md").write_text(page(measured), encoding="utf-8")
 
-    for size, kind in itertools.product(given.sizes, given.kinds):
+    for size, kind in itertools.product(sizes, given.kinds):
         d_sae, batch = map(int, size.split(":"))
-        if any((each["kind"], each["d_sae"], each["batch"]) == (kind, d_sae, batch) for each in measured["settings"]):
+        about = {"kind": kind, "d_sae": d_sae, "batch": batch, "machine": machine}
+        if any(about.items() <= each.items() for each in measured["settings"]):
             continue
         found = side(python, kind, d_sae, batch, given.rounds or (3 if d_sae > 10_000 else 9))
-        about = {"machine": platform.processor() or platform.machine(), "day": f"{datetime.now(UTC):%Y-%m-%d}"}
-        measured["settings"].append({**found, **about})
+        measured["settings"].append({**found, **about, "day": f"{datetime.now(UTC):%Y-%m-%d}"})
         keep()
     for kind in given.kinds:
         for name in MEMORY.get(kind, ()):
             whose = name if name.startswith("ours") else f"{name} {kind}"
-            if whose not in measured["memory"]:
-                measured["memory"][whose] = side(python, kind, 4096, 4096, 1, [name])["peak_mib"]
+            if whose not in memory:
+                memory[whose] = side(python, kind, 4096, 4096, 1, [name])["peak_mib"]
                 keep()
 
 

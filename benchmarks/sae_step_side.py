@@ -11,6 +11,7 @@ dead units. ``medium`` is torch's float32 matmul precision, ``autocast`` torch's
 """
 
 import argparse
+import importlib
 import itertools
 import json
 import os
@@ -166,6 +167,15 @@ OURS = {
 """Our recipes by kind."""
 
 
+MODULES = {
+    "ours": ("sae.recipes", "sae.trainee"),
+    "SAELens": ("sae_lens.saes.standard_sae", "sae_lens.saes.topk_sae", "sae_lens.training.sae_trainer"),
+    "dictionary_learning": ("dictionary_learning.trainers.standard", "dictionary_learning.trainers.top_k"),
+    "sparsify": ("schedulefree", "sparsify", "sparsify.sign_sgd"),
+}
+"""What a contestant imports, by the first word of its name."""
+
+
 def contestants(kind, d_sae, batch, device):
     """What makes the step of every contestant of `kind`, by its name, and the ways it is run."""
     size = (d_sae, batch, device)
@@ -251,6 +261,9 @@ def main():
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for name in given.only:
+        for module in MODULES[name.split()[0]]:
+            importlib.import_module(module)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     result = measure(given.kind, given.d_sae, given.batch, given.rounds, device, given.only)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -5,7 +5,6 @@ run's first pass, `WINDOWS_AT_ONCE` windows each in the seeded order of that pas
 precision, so that what is read is what was computed. Every file is written under another name and renamed.
 """
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -64,12 +63,11 @@ class ActivationCache:
         return rows
 
     def _identity(self, seed: int) -> dict[str, Any]:
-        windows = hashlib.sha256(self._windows.tokens.tobytes() + self._windows.length.tobytes()).hexdigest()
         return {
             "subject": self._subject.digest,
             "site": self._site.name,
             "width": self._site.width,
-            "windows": windows,
+            "windows": self._windows.digest,
             "tokens": self._windows.n_tokens,
             "dtype": str(self._dtype).removeprefix("torch."),
             "seed": seed,

@@ -5,7 +5,6 @@ schedules, statistics and generators, in safetensors and JSON; beside them the s
 usable as they are. A checkpoint is written under another name and renamed, so that one with this name is whole.
 """
 
-import dataclasses
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from sae.architectures.weights import Trained
 from sae.config import TrainingRecipe
+from sae.dictionary import on_device
 from sae.errors import UserError, differences
 from sae.formats import load_dictionary
 from sae.formats.saelens import SaeMetadata
@@ -27,7 +27,7 @@ from sae.ranks import Ranks
 from sae.trainee import Trainee
 
 _PREFIX, _PARTIAL = "checkpoint-", ".partial"
-_STATE, _POOL = "state.json", "pool-{}"
+_STATE, _POOL, _ENDED = "state.json", "pool-{}", "run.json"
 
 
 def write_checkpoint(
@@ -83,11 +83,7 @@ def read_checkpoint(
             "Each has its own documents, pool and place in them.",
             f"Start it with torchrun --nproc-per-node {count}." if count > 1 else "Start it without torchrun.",
         )
-    if different := differences(values["identity"], json.loads(json.dumps(identity))):
-        raise UserError(
-            f"{place} belongs to another run: {'; '.join(different)}.",
-            do="Repeat the command that began it, with --resume, or choose another directory.",
-        )
+    _check_identity(place, values["identity"], identity)
     name = _POOL.format(ranks.rank)
     tensors, numbers = _load(place / f"{name}.safetensors", device), json.loads((place / f"{name}.json").read_text())
     state = PoolState(tensors["rows"], tensors["rest"], tensors["order"], **numbers)
@@ -101,21 +97,32 @@ def read_checkpoint(
     return pool, trainees
 
 
-def read_finished(out: Path, recipes: Mapping[str, TrainingRecipe]) -> dict[str, Trained]:
-    """The autoencoders of a run in `out` that has ended.
+def write_finished(out: Path, identity: Mapping[str, Any]) -> None:
+    """Say in `out` which run has ended there."""
+    partial = out / f"{_ENDED}{_PARTIAL}"
+    _save_values(partial, identity)
+    partial.replace(out / _ENDED)
 
-    Raises `UserError` where other recipes trained them.
+
+def read_finished(
+    out: Path, recipes: Mapping[str, TrainingRecipe], identity: Mapping[str, Any], device: torch.device
+) -> dict[str, Trained]:
+    """The autoencoders of the run that has ended in `out`.
+
+    Raises `UserError` where `identity` is not that run's, or nothing says which run it was.
     """
-    finished = dict[str, Trained]()
-    for name, recipe in recipes.items():
-        then = json.loads((out / name / "cfg.json").read_text("utf-8"))["metadata"]["training_architecture_details"]
-        if different := differences(then, json.loads(json.dumps(dataclasses.asdict(recipe)))):
-            raise UserError(
-                f"{out / name} holds an autoencoder of another run: {'; '.join(different)}.",
-                do="Repeat the command that made it, or choose another directory.",
-            )
-        finished[name] = cast(Trained, load_dictionary(out / name)[0])
-    return finished
+    if not (out / _ENDED).exists():
+        raise UserError(f"{out} already holds an autoencoder, of no run that is known.", do="Choose another directory.")
+    _check_identity(out, json.loads((out / _ENDED).read_text("utf-8")), identity)
+    return {name: on_device(cast(Trained, load_dictionary(out / name)[0]), device) for name in recipes}
+
+
+def _check_identity(place: Path, then: Any, now: Mapping[str, Any]) -> None:
+    if different := differences(then, json.loads(json.dumps(now))):
+        raise UserError(
+            f"{place} belongs to another run: {'; '.join(different)}.",
+            do="Repeat the command that began it, with --resume, or choose another directory.",
+        )
 
 
 def remove_checkpoints(out: Path, *, keep: Path | None = None) -> None:

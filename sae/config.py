@@ -92,7 +92,7 @@ class TrainingRecipe:
     (arXiv:2605.31518)."""
     d_sae: int = 4096
     """Units."""
-    tokens: int = 50_000_000
+    tokens: int = 2_000_000
     """Activation vectors to train on, by all processes together."""
     batch: int = 4096
     """Activation vectors per step, of all processes together."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from sae.architectures.weights import Weights
 from sae.config import L1, JumpRelu, TrainingRecipe
 from sae.encode import Encode, count_firings, in_integers, rectify
-from sae.outcome import StepResult, count_above, gradient, places_above
+from sae.outcome import StepResult, count_above, gradient, places_above, rounded_up
 
 _ROWS_NEAR = 64
 """Rows whose pre-activations stay near the processor while they are compared with the thresholds."""
@@ -155,7 +155,9 @@ class DensePass:
         centred = self._encode.inputs[:, : w_enc.shape[1]]
         times = below.sum(0, dtype=b_enc.dtype)
         of_all = w_enc[dead] @ centred.sum(0, dtype=w_enc.dtype) + b_enc[dead] * len(centred)
-        moved = below.to(self.dtype).T @ centred
+        columns = centred.new_zeros(len(below), rounded_up(len(dead)))
+        columns[:, : len(dead)] = below
+        moved = (columns.T @ centred)[: len(dead)]
         gradient(w_enc).index_add_(0, dead, moved.to(w_enc.dtype), alpha=-share)
         gradient(b_enc).index_add_(0, dead, times, alpha=-share)
         gradient(threshold).index_add_(0, dead, times, alpha=share)

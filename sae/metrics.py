@@ -86,7 +86,7 @@ def evaluate_dictionaries(
     sums = _sums(subject, site, dictionaries, windows, batch)
     n = windows.n_tokens
     variance = sums.squares - float(sums.total.square().sum()) / n
-    mean = (sums.total / n).float()
+    mean = (sums.total / n).float().to(subject.device)
     loss = subject.loss(windows, batch=batch)
     zero = subject.loss(windows, site, torch.zeros_like, batch)
     to_mean = subject.loss(windows, site, mean.expand_as, batch)
@@ -145,16 +145,21 @@ class _Sums:
 def _sums(subject: Subject, site: Site, dictionaries: Mapping[str, Dictionary], windows: Windows, batch: int) -> _Sums:
     fired = {name: np.zeros(dictionary.n_units, dtype=np.int64) for name, dictionary in dictionaries.items()}
     error = dict.fromkeys(dictionaries, 0.0)
-    total = torch.zeros(site.width, dtype=torch.float64, device=subject.device)
+    total = torch.zeros(site.width, dtype=torch.float64)
     squares = 0.0
     for begin in range(0, len(windows), batch):
         x = subject.rows(site, windows.select(np.arange(begin, min(begin + batch, len(windows)))))
-        total += x.sum(0, dtype=torch.float64)
-        squares += float(x.double().square_().sum())
+        total += _exact(x).sum(0).cpu()
+        squares += float(_exact(x).square().sum())
         for name, dictionary in dictionaries.items():
             for start, activations in encoded(dictionary, x):
                 fired[name] += (activations > 0).sum(0).cpu().numpy()
                 seen = x[start : start + len(activations)]
                 missed = _decoded(dictionary, activations, seen) - seen
-                error[name] += float(missed.double().square_().sum())
+                error[name] += float(_exact(missed).square().sum())
     return _Sums(fired, error, total, squares)
+
+
+def _exact(values: Tensor) -> Tensor:
+    """In float64; on the processor where the device has none."""
+    return (values.cpu() if values.device.type == "mps" else values).double()

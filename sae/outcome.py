@@ -36,6 +36,14 @@ def gradient(tensor: Tensor) -> Tensor:
     return tensor.grad
 
 
+def rounded_up(count: int) -> int:
+    """The next power of two.
+
+    oneDNN keeps memory for every shape that it has multiplied, and the number of dead units is another at every step.
+    """
+    return 1 << max(count - 1, 0).bit_length()
+
+
 def places_above(values: Float[Tensor, "..."], limit: float) -> Int64[Tensor, " place"]:
     """Flat places of the entries above `limit`, rising."""
     above = _compared(values, limit)

@@ -152,7 +152,7 @@ RECIPES: Mapping[str, Callable[..., TrainingRecipe]] = {
 def training_recipe(name: str, **changes: Any) -> TrainingRecipe:
     """The preset `name` with `changes` to its fields. Raises `UserError` for an unknown name or field."""
     if name not in RECIPES:
-        raise UserError(f"There is no training recipe {name!r}.", do=nearest(name, RECIPES))
+        raise UserError(f"There is no training recipe {name!r}.", do=nearest(name, RECIPES), usage=True)
     return RECIPES[name](**changes)
 
 
@@ -162,7 +162,8 @@ def changed(recipe: TrainingRecipe, changes: Mapping[str, Any]) -> TrainingRecip
     of_sparsity = {field.name for field in dataclasses.fields(recipe.sparsity)}
     for name in changes:
         if name not in own | of_sparsity:
-            raise UserError(f"The recipe {recipe.name} has no field {name!r}.", do=nearest(name, own | of_sparsity))
+            near = nearest(name, own | of_sparsity)
+            raise UserError(f"The recipe {recipe.name} has no field {name!r}.", do=near, usage=True)
     sparsity = dataclasses.replace(
         changes.get("sparsity", recipe.sparsity), **{name: changes[name] for name in changes if name in of_sparsity}
     )

@@ -24,9 +24,9 @@ def dead_units(last_fired: Int64[Tensor, " unit"], step: int, window: int) -> In
 def sample_losses(
     weights: Weights, recipe: TrainingRecipe, inputs: Float[Tensor, "token d_in"], weight: float
 ) -> Float[Tensor, " token"]:
-    """The current loss of every input, in float64."""
+    """The current loss of every input."""
     parts = [input_losses(weights, recipe, part, weight) for part in inputs.split(_ROWS_AT_ONCE)]
-    return torch.cat(parts).double()
+    return torch.cat(parts)
 
 
 def choose_inputs(

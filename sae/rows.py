@@ -70,7 +70,8 @@ def sweep(
         place = cache if ranks.count == 1 else cache / f"rank-{ranks.rank}-of-{ranks.count}"
         stored = ActivationCache(place, subject, site, own, seed)
     rows = partial(activation_rows, subject, site, own, seed, cache=stored)
-    source = {"subject": subject.digest, "site": site.name, "windows": len(windows), "tokens": windows.n_tokens}
+    source = {"subject": subject.digest, "dtype": str(subject.model.dtype), "site": site.name}
+    source["windows"] = windows.digest
     return sweep_on(rows, recipes, out, on_log=on_log, metadata=metadata, source=source, resume=resume, ranks=ranks)
 
 

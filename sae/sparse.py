@@ -16,10 +16,12 @@ from sae.architectures.weights import Weights
 from sae.config import BatchTopK, TopK, TrainingRecipe
 from sae.encode import Encode, in_integers, rectify
 from sae.losses import auxiliary_ratio
-from sae.outcome import StepResult, count_above, gradient, places_above
+from sae.outcome import StepResult, count_above, gradient, places_above, rounded_up
 
 _BLOCK = 8
 """Entries of a block, which lie apart by the number of blocks."""
+_AUXILIARY_ROWS = 1024
+"""Rows whose dead units' activations are there at one time."""
 _GUESS = 0.8
 """Share of the running threshold above which the chosen units of a batch are searched first."""
 
@@ -131,19 +133,25 @@ class SparsePass:
         w_enc, b_enc, w_dec, _ = self.weights.four()
         scale = self.sparsity.aux_weight * auxiliary_ratio(inputs, left)
         scale /= self.recipe.elements(self.weights.d_in) * len(inputs)
-        activations = self._float(self._z.index_select(1, dead)).relu_()
-        most = self.sparsity.aux_k or self.weights.d_in // 2
-        if len(dead) > most:
-            values, units = activations.topk(most, sorted=False)
-            activations = torch.zeros_like(activations).scatter_(1, units, values)
-        rows = w_dec[dead]
-        missed = activations @ rows - left
-        loss = torch.linalg.vector_norm(missed).square() * scale
-        missed.mul_(2 * scale)
-        of_activations = torch.ops.aten.threshold_backward(missed @ rows.T, activations, 0)
-        gradient(w_dec).index_add_(0, dead, activations.T @ missed)
-        gradient(w_enc).index_add_(0, dead, of_activations.T @ centred)
-        gradient(b_enc).index_add_(0, dead, of_activations.sum(0))
+        count, most = len(dead), self.sparsity.aux_k or self.weights.d_in // 2
+        dead = torch.cat([dead, dead[:1].expand(rounded_up(count) - count)])
+        rows, loss = w_dec[dead], b_enc.new_zeros(())
+        at_once = _AUXILIARY_ROWS if left.device.type == "cpu" else len(left)
+        for begin in range(0, len(left), at_once):
+            part = slice(begin, begin + at_once)
+            activations = self._float(self._z[part].index_select(1, dead)).relu_()
+            activations[:, count:] = 0
+            if count > most:
+                values, units = activations.topk(most, sorted=False)
+                activations.zero_().scatter_(1, units, values)
+            missed = activations @ rows - left[part]
+            loss += torch.linalg.vector_norm(missed).square() * scale
+            missed.mul_(2 * scale)
+            of_activations = missed @ rows.T
+            torch.ops.aten.threshold_backward.grad_input(of_activations, activations, 0, grad_input=of_activations)
+            gradient(w_dec).index_add_(0, dead, activations.T @ missed)
+            gradient(w_enc).index_add_(0, dead, of_activations.T @ centred[part])
+            gradient(b_enc).index_add_(0, dead, of_activations.sum(0))
         return loss
 
     def _float(self, values: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sae.architectures.initial import initial_weights, input_transform
 from sae.architectures.weights import Inputs, Trained, Weights
-from sae.config import L1, TrainingRecipe
+from sae.config import L1, BatchTopK, TrainingRecipe
 from sae.dictionary import Dictionary
 from sae.errors import UserError
 from sae.formats.saelens import SaeMetadata, save_saelens
@@ -93,7 +93,9 @@ class Trainee:
         """Before its first step; `rows` are activations to start from, as many on every rank."""
         sample = ranks.gather(rows[: _SAMPLE // ranks.count])
         inputs = input_transform(recipe, sample)
-        return cls(name, recipe, initial_weights(recipe, inputs(sample)), inputs, ranks)
+        weights = initial_weights(recipe, inputs(sample))
+        ranks.mean([*weights.four(), weights.threshold, inputs.centre])  # processors that differ round differently
+        return cls(name, recipe, weights, inputs, ranks)
 
     @property
     def tokens(self) -> int:
@@ -144,9 +146,18 @@ class Trainee:
     def save(
         self, directory: Path, metadata: SaeMetadata, pool: Float[Tensor, "waiting d_in"] | None = None
     ) -> Trained:
-        """Write the autoencoder in SAELens format, with its firing rates on `pool` (every rank's), and return it."""
+        """Write the autoencoder in SAELens format, with its firing rates on `pool` (every rank's), and return it.
+
+        Raises `UserError` where a weight is not finite.
+        """
         finished = self.dictionary()
-        metadata = dataclasses.replace(metadata, training=dataclasses.asdict(self.recipe))
+        if not all(tensor.isfinite().all() for tensor in (*self.weights.four(), self.weights.threshold)):
+            raise UserError(
+                f"The weights are no longer finite after {self.tokens} tokens{self._called()}.",
+                do="Lower the learning rate, or check the activations.",
+            )
+        trained_as = "batchtopk" if isinstance(self.recipe.sparsity, BatchTopK) else None
+        metadata = dataclasses.replace(metadata, training=dataclasses.asdict(self.recipe), trained_as=trained_as)
         rate = None
         if pool is not None:
             with matmul_precision(self.recipe.precision):
@@ -208,7 +219,7 @@ class Trainee:
         return f" ({self.name})" if self.name else ""
 
     def _count(self, result: StepResult) -> None:
-        self.last_fired[result.fired] = self.done
+        self.last_fired.masked_fill_(result.fired, self.done)
         # A unit this rare fires at most once in a batch, so that batches are as good as tokens, and free.
         self.batches_fired += result.fired
         counted = self.tokens - self._counted_from
@@ -224,7 +235,7 @@ class Trainee:
         with matmul_precision(self.recipe.precision):
             losses = sample_losses(self.weights, self.recipe, inputs, weight)
         losses[(inputs == 0).all(1)] = 0
-        losses = self.ranks.gather(losses).cpu().numpy()
+        losses = self.ranks.gather(losses).cpu().double().numpy()
         chosen = torch.from_numpy(choose_inputs(losses, len(units), self.rng)).to(units.device)
         units = units[: len(chosen)]
         revive(self.weights, self.recipe.sparsity, units, self._chosen(inputs, chosen))

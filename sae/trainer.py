@@ -5,6 +5,7 @@ import errno
 import json
 import signal
 import threading
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,14 @@ import torch
 from safetensors import SafetensorError
 
 from sae.architectures.weights import Trained
-from sae.checkpoint import find_checkpoint, read_checkpoint, read_finished, remove_checkpoints, write_checkpoint
+from sae.checkpoint import (
+    find_checkpoint,
+    read_checkpoint,
+    read_finished,
+    remove_checkpoints,
+    write_checkpoint,
+    write_finished,
+)
 from sae.config import TrainingRecipe
 from sae.errors import UserError
 from sae.formats.saelens import SaeMetadata
@@ -24,6 +32,8 @@ from sae.ranks import ALONE, Ranks
 from sae.trainee import Trainee, TrainLog
 
 _METRICS = "metrics.jsonl"
+_UNSAVED = 600.0
+"""Seconds after which there is a checkpoint, whatever the tokens."""
 _PENALTIES = {
     "L1": "l1_loss",
     "TopK": "auxiliary_reconstruction_loss",
@@ -65,9 +75,10 @@ def sweep_on(
 
     Recipes must agree in `tokens`, `batch` and `pool_batches`; the first one's seed orders the pool. Writes into
     ``out/NAME`` for every name of `recipes`: ``metrics.jsonl`` as it goes, and at the end the autoencoder in SAELens
-    format. Into `out`: a checkpoint (see `sae.checkpoint`) at intervals and on SIGINT and SIGTERM, which then go on as
-    `KeyboardInterrupt`; a second signal does not wait for it. What is saved and returned has its input scale and
-    centre in its weights and decoder rows of norm 1, so that activations are in the site's units.
+    format. Into `out`: a checkpoint (see `sae.checkpoint`) at intervals of tokens and of ten minutes, and on SIGINT and
+    SIGTERM, which then go on as `KeyboardInterrupt`; a second signal does not wait for it. What is saved and returned
+    has its input scale and centre in its weights and decoder rows of norm 1, so that activations are in the site's
+    units.
 
     With `resume`, the run goes on from the checkpoint in `out`, if there is one, and on a CPU gives the same weights,
     bit for bit, as if it had not stopped; of a run that has ended, it gives what was saved. `source` says what `rows`
@@ -83,18 +94,18 @@ def sweep_on(
     not finite or diverges, or memory or disk run out; it names the last checkpoint.
     """
     first = _agreed(recipes)
-    if all((out / name / "cfg.json").exists() for name in recipes):
-        if resume:
-            return read_finished(out, recipes)
-        raise UserError(f"{out} already holds an autoencoder.", do="Choose another directory, or remove it.")
-    place = find_checkpoint(out)
-    if place is not None and not resume:
-        raise UserError(f"{out} holds a run that was stopped: {place.name}.", do="Give --resume, or remove it.")
     metadata = metadata or SaeMetadata()
     identity = {
         "source": dict(source or {}),
         "recipes": {name: dataclasses.asdict(recipe) for name, recipe in recipes.items()},
     }
+    place, ended = find_checkpoint(out), [name for name in recipes if (out / name / "cfg.json").exists()]
+    if place is not None and not resume:
+        raise UserError(f"{out} holds a run that was stopped: {place.name}.", do="Give --resume, or remove it.")
+    if place is None and resume and len(ended) == len(recipes):
+        return read_finished(out, recipes, identity, next(rows(0)).device)
+    if place is None and ended:
+        raise UserError(f"{out / ended[0]} already holds an autoencoder.", do="Choose another directory, or remove it.")
     with _explained(out), _stop_signal(patient=ranks.count > 1) as stopped:
         if place is None:
             pool, trainees = _begin(rows, recipes, ranks)
@@ -106,6 +117,7 @@ def sweep_on(
         def save() -> None:
             write_checkpoint(out, trainees, pool, identity, metadata, ranks)
 
+        saved = time.monotonic()
         while trainees[0].done < first.steps:
             logs = _one_batch(trainees, pool, files)
             try:
@@ -116,10 +128,13 @@ def sweep_on(
             if ranks.any(stopped.is_set()):
                 save()
                 raise KeyboardInterrupt
-            if trainees[0].due(first.checkpoint_every) and trainees[0].done < first.steps:
+            due = trainees[0].due(first.checkpoint_every) or ranks.any(time.monotonic() - saved > _UNSAVED)
+            if due and trainees[0].done < first.steps:
                 save()
+                saved = time.monotonic()
         finished = {each.name: each.save(out / each.name, metadata, pool.rows) for each in trainees}
         if ranks.first:
+            write_finished(out, identity)
             remove_checkpoints(out)
         return finished
 
@@ -213,7 +228,9 @@ def _says(error: Exception, words: Sequence[str]) -> bool:
 
 def _kept(out: Path) -> str:
     place = find_checkpoint(out)
-    return f"The last good checkpoint is {place}." if place else "There is no checkpoint yet."
+    if place is None:
+        return "There is no checkpoint yet."
+    return f"The last good checkpoint is {place}. Its autoencoders can be used as they are."
 
 
 def _saelens_metrics(log: TrainLog) -> dict[str, Any]:

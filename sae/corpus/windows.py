@@ -1,5 +1,6 @@
 """Documents cut into fixed-length token windows."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -42,6 +43,11 @@ class Windows:
     def n_tokens(self) -> int:
         """Positions that count: neither BOS nor padding."""
         return int(self.length.sum()) - self.first * len(self)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the tokens and lengths, hexadecimal."""
+        return hashlib.sha256(self.tokens.tobytes() + self.length.tobytes()).hexdigest()
 
     def counted(self) -> np.ndarray:
         """Which positions count, as booleans of shape (window, position): neither BOS nor padding."""

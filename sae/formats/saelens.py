@@ -1,6 +1,7 @@
 """Writing SAELens 6 directories: ``cfg.json`` beside ``sae_weights.safetensors``."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,4 +118,6 @@ def _config(folded: Autoencoder, architecture: str, metadata: SaeMetadata, dtype
 def _save_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
     partial = file.with_name(f"{file.name}.partial")
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial)
+    with partial.open("rb") as written:
+        os.fsync(written.fileno())
     partial.replace(file)

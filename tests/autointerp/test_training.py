@@ -66,8 +66,10 @@ def test_a_sweep_end_to_end(place: Path, tmp_path: Path, capsys: pytest.CaptureF
     for name, values in shown.items():
         assert load_dictionary(tmp_path / "sae" / name)[1].n_units == int(name.removeprefix("d_sae_"))
         assert json.loads((tmp_path / "sae" / name / "metrics.json").read_text())["l0"] == values["l0"] > 0
-    assert command("train", *own, *flags, "--resume") == 1
+    assert command("train", *own, *flags) == 1
     assert "already holds an autoencoder" in capsys.readouterr().err
+    assert command("train", *own, *flags, "--resume", "--format", "json") == 0
+    assert json.loads(capsys.readouterr().out) == shown
 
 
 def test_planted_vectors_are_trained_on_and_what_was_found_is_written(

@@ -20,6 +20,8 @@ from sae.architectures.weights import Trained
 from sae.checkpoint import find_checkpoint
 from sae.errors import UserError
 from sae.formats import load_dictionary
+from sae.outcome import StepResult
+from sae.trainee import Trainee, TrainLog
 from sae.trainer import sweep_on
 from tests.sae import tiny  # noqa: F401  one thread
 from tests.sae.resumable import RECIPES, STEPS, rows, run
@@ -64,7 +66,7 @@ def _check_equal(out: Path, finished: Mapping[str, Trained], whole: tuple[Path, 
         ]
         assert logs[0] == logs[1]
         assert len(logs[0]) == STEPS
-    assert sorted(path.name for path in out.iterdir()) == sorted(RECIPES)
+    assert sorted(path.name for path in out.iterdir()) == sorted([*RECIPES, "run.json"])
 
 
 def test_the_sweep_uses_all_that_a_checkpoint_holds(whole: tuple[Path, Mapping[str, Trained]]) -> None:
@@ -196,6 +198,31 @@ def test_a_loss_that_diverges_names_the_last_good_checkpoint(tmp_path: Path) -> 
     wild = dataclasses.replace(RECIPES["l1"], learning_rate=100.0, learning_rate_warmup=1.0, checkpoint_every=64)
     with pytest.raises(UserError, match=r"The training diverges[\s\S]*The last good checkpoint is .*checkpoint-\d+\."):
         sweep_on(rows, {"": wild}, tmp_path)
+
+
+def test_weights_that_are_not_finite_replace_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss of a step is that of the weights before it."""
+    count = Trainee._count  # noqa: SLF001
+
+    def poison(trainee: Trainee, result: StepResult) -> None:
+        count(trainee, result)
+        if trainee.done == 40:
+            trainee.weights.W_dec[0] = torch.nan
+
+    monkeypatch.setattr(Trainee, "_count", poison)
+    with pytest.raises(UserError, match=r"no longer finite[\s\S]*The last good checkpoint is .*checkpoint-1280\."):
+        sweep_on(rows, {"": RECIPES["topk"]}, tmp_path)
+
+
+def test_ten_minutes_without_a_checkpoint_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many tokens there may be between two."""
+    monkeypatch.setattr("sae.trainer._UNSAVED", 0.0)
+    recipe = dataclasses.replace(RECIPES["l1"], checkpoint_every=10**12)
+
+    def stop(log: TrainLog) -> None:
+        assert log.tokens == recipe.batch or find_checkpoint(tmp_path) is not None
+
+    sweep_on(rows, {"": recipe}, tmp_path, on_log=stop)
 
 
 def test_other_errors_are_not_reworded(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from sae.recipes import april_2024, batchtopk, bricken_2023, jumprelu, topk, tra
 from sae.rows import activation_rows, train
 from sae.subject import Subject, load_subject
 from sae.trainee import TrainLog, firing_rate
-from sae.trainer import train_on
+from sae.trainer import sweep_on, train_on
 
 D_IN, PLANTED = 24, 32
 
@@ -180,10 +180,17 @@ def test_a_finished_directory_is_not_overwritten(tmp_path: Path) -> None:
 def test_resuming_what_has_ended_gives_what_was_saved(tmp_path: Path) -> None:
     """Nothing is computed again; another recipe is refused with the difference."""
     trained = train_on(_stream(_planted()), _short(), tmp_path)
-    again = train_on(lambda start: iter(()), _short(), tmp_path, resume=True)
+    again = train_on(lambda start: iter([torch.zeros(1, D_IN)]), _short(), tmp_path, resume=True)
     assert torch.equal(again.W_enc, trained.W_enc)
     with pytest.raises(UserError, match="seed was 0, now 5"):
-        train_on(lambda start: iter(()), replace(_short(), seed=5), tmp_path, resume=True)
+        train_on(_stream(_planted()), replace(_short(), seed=5), tmp_path, resume=True)
+
+
+def test_dictionaries_of_an_earlier_sweep_are_not_overwritten(tmp_path: Path) -> None:
+    """A sweep that shares a name with one that has ended is refused."""
+    sweep_on(_stream(_planted()), {"a": _short(), "b": _short()}, tmp_path)
+    with pytest.raises(UserError, match="a already holds an autoencoder"):
+        sweep_on(_stream(_planted()), {"a": _short(), "c": _short()}, tmp_path)
 
 
 @pytest.fixture(scope="module")

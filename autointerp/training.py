@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from autointerp.arms import explain_windows
 from autointerp.config import Format, TrainConfig, TrainSubjectConfig, parse_count
@@ -14,6 +15,7 @@ from autointerp.report import terminal
 from autointerp.report.render import render_columns, render_values
 from autointerp.wiring import choose_device, say_corpus, score_windows, subject_path
 from sae.architectures.weights import Trained
+from sae.checkpoint import checkpoint_tokens
 from sae.config import TrainingRecipe
 from sae.corpus.corpus import load_corpus, load_documents
 from sae.dictionary import on_device
@@ -108,7 +110,8 @@ def _watched(
     """What `run` trains, with a progress line of the first rank; stopped, it says how to go on."""
     if not ranks.first:
         return run()
-    with terminal.stage("train", tokens, "tokens") as advance:
+    already = checkpoint_tokens(config.out) if config.resume else 0
+    with terminal.stage("train", tokens, "tokens", already=already) as advance:
 
         def on_log(log: TrainLog) -> None:
             low = "" if log.ultra_low is None else f"  ultra-low {log.ultra_low}"

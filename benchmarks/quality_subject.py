@@ -19,11 +19,12 @@ from autointerp.wiring import score_windows, subject_path
 from benchmarks.matching import Runs, Setting, matched, paced
 from sae.architectures.topk import TopKAutoencoder
 from sae.architectures.weights import Trained
+from sae.config import ULTRA_LOW, ULTRA_LOW_TOKENS
 from sae.corpus.corpus import load_corpus
 from sae.corpus.windows import Windows
 from sae.features import encoded
 from sae.formats import load_dictionary
-from sae.metrics import ULTRA_LOW, ULTRA_LOW_TOKENS, evaluate_dictionaries
+from sae.metrics import evaluate_dictionaries
 from sae.rows import activation_rows
 from sae.sites import Site
 from sae.step import matmul_precision

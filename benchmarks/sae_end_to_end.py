@@ -141,6 +141,7 @@ def main():
     parser.add_argument("--peers", type=Path, default=Path.home() / ".cache" / "autointerp" / "peers")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--kinds", nargs="+", choices=list(CONTESTANTS), default=list(CONTESTANTS))
+    parser.add_argument("--only", nargs="+", help="contestants, such as 'ours relu bf16'; default all")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     python = make_peers(given.peers.expanduser().resolve())
@@ -150,7 +151,8 @@ def main():
     measured = json.loads(kept.read_text("utf-8")) if kept.exists() else {**about, "runs": []}
     for i in range(given.rounds):
         for who in (who for kind in given.kinds for who in CONTESTANTS[kind]):
-            if sum(run["who"] == who for run in measured["runs"]) > i:
+            entered = given.only is None or who in given.only
+            if not entered or sum(run["who"] == who for run in measured["runs"]) > i:
                 continue
             measured["runs"].append(side(python, who))
             print(json.dumps(measured["runs"][-1]), flush=True)

@@ -64,6 +64,12 @@ def find_checkpoint(out: Path) -> Path | None:
     return max(found, key=lambda path: int(path.name.removeprefix(_PREFIX)), default=None)
 
 
+def checkpoint_tokens(out: Path) -> int:
+    """Tokens trained on until the newest whole checkpoint in `out`; 0 where there is none."""
+    place = find_checkpoint(out)
+    return 0 if place is None else int(place.name.removeprefix(_PREFIX))
+
+
 def read_checkpoint(
     place: Path,
     recipes: Mapping[str, TrainingRecipe],

@@ -5,10 +5,15 @@ from typing import Literal, TypeAlias
 
 from sae.errors import UserError
 
+ULTRA_LOW = 1e-6
+"""Density below which a living unit counts as ultra-low (Towards Monosemanticity)."""
+ULTRA_LOW_TOKENS = 10_000_000
+"""Tokens without which a density below `ULTRA_LOW` cannot be told from none: ten expected firings."""
 Precision = Literal["fp32", "medium", "bf16"]
 """Of a training step. ``fp32``: all of it. ``medium``: weights and activations are kept in float32 and multiplied in
 bfloat16 (AMX) or TF32 (tensor cores) where the processor can; a processor without AMX gives the numbers of fp32, bit
-for bit. ``bf16``: the (token, unit) tensors are kept in bfloat16 too; weights, gradients and Adam stay float32."""
+for bit. ``bf16``: the (token, unit) tensors are kept in bfloat16 too, and a dense step's gradients are rounded to it;
+weights, what is summed over steps and Adam stay float32."""
 Scaling = Literal["none", "mean-norm", "mean-square"]
 """The one number that inputs are multiplied by: 1; what makes their mean norm the square root of their width
 (SAELens's ``expected_average_only_in``); what makes the mean of their squared norm 1 (Rajamanoharan et al. 2024)."""

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from sae.architectures.normalised import NormalisedAutoencoder
+from sae.config import ULTRA_LOW, ULTRA_LOW_TOKENS
 from sae.corpus.windows import Windows
 from sae.dictionary import Dictionary
 from sae.errors import UserError
@@ -17,10 +18,6 @@ from sae.features import encoded
 from sae.sites import Site
 from sae.subject import Subject
 
-ULTRA_LOW = 1e-6
-"""Density below which a living unit counts as ultra-low (Towards Monosemanticity)."""
-ULTRA_LOW_TOKENS = 10_000_000
-"""Tokens without which a density below `ULTRA_LOW` cannot be told from none: ten expected firings."""
 DENSITY_EDGES = tuple(-8 + i / 4 for i in range(33))
 """Edges of the density histogram as log10, a quarter of a decade each, -8 to 0."""
 POSITIONS = "BOS and padding are left out of every statistic and are never replaced; BOS still predicts a token"

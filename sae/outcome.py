@@ -31,7 +31,7 @@ class StepResult:
 
 
 def gradient(tensor: Tensor) -> Tensor:
-    """The memory of its gradient, allocated once."""
+    """The memory of its gradient."""
     assert tensor.grad is not None
     return tensor.grad
 

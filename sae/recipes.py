@@ -13,8 +13,8 @@ def bricken_2023(**changes: Any) -> TrainingRecipe:
     """Towards Monosemanticity (Bricken et al. 2023), for runs of 2 to 50 million tokens.
 
     Unlike the paper's, inputs are scaled to a mean norm of the square root of their width, so that `l1` and
-    `learning_rate` mean the same at every site; the resampling is spread over the first half of the run, and the
-    learning rate warms up again after it: new units fire on many inputs at first, and at a rate that suits a short
+    `learning_rate` mean the same at every site; the resampling is spread over half of the run and a little more, and
+    the learning rate warms up again after it: new units fire on many inputs at first, and at a rate that suits a short
     run the gradients of that spike silence units that were alive.
     """
     preset = TrainingRecipe(

@@ -1,6 +1,6 @@
 """One training step: gradients written out by hand, then Adam.
 
-No graph is recorded, and every gradient is written into memory allocated once.
+No graph is recorded, and what has a row per token and a column per unit is allocated once.
 """
 
 import math
@@ -62,7 +62,7 @@ class Step:
         if self.recipe.unit_norm:
             remove_parallel(gradient(w_dec), w_dec)
         if self.recipe.clip is not None:
-            # Adam divides by this as it reads the gradients, so that clipping writes no gradient.
+            # Adam divides by this as it reads the gradients, so that clipping is no pass of its own.
             self.optimizer.grad_scale = (self._gradient_norm() / self.recipe.clip).clamp_min(1.0)  # type: ignore[attr-defined]
         self.optimizer.step()
         if self.recipe.unit_norm:

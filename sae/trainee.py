@@ -14,9 +14,10 @@ from torch import Tensor
 
 from sae.architectures.initial import initial_weights, input_transform
 from sae.architectures.weights import Inputs, Trained, Weights
-from sae.config import L1, BatchTopK, TrainingRecipe
+from sae.config import L1, ULTRA_LOW, ULTRA_LOW_TOKENS, BatchTopK, TrainingRecipe
 from sae.dictionary import Dictionary
 from sae.errors import UserError
+from sae.features import encoded
 from sae.formats.saelens import SaeMetadata, save_saelens
 from sae.outcome import StepResult
 from sae.ranks import ALONE, Ranks
@@ -25,11 +26,6 @@ from sae.step import Step, matmul_precision, ramp
 
 _SAMPLE = 16_384
 """Inputs that decide how inputs are centred and scaled, and the geometric median."""
-_ROWS_AT_ONCE = 512
-_ULTRA_LOW = 1e-6
-"""Density below which a living unit counts as ultra-low (Towards Monosemanticity)."""
-_ULTRA_LOW_TOKENS = 10_000_000
-"""Tokens over which that density is counted: ten expected firings at its edge."""
 _DIVERGED = 1000.0
 """Fraction of variance unexplained above which a run is given up: a thousand times worse than the mean."""
 
@@ -107,7 +103,7 @@ class Trainee:
 
         Several ranks give their parts of the batch and their own pools.
 
-        Raises `UserError` where the loss is not finite; the weights are then those before `batch`.
+        Raises `UserError` where the loss is not finite; the trained weights are then those before `batch`.
         """
         recipe = self.recipe
         inputs = self.inputs(batch)
@@ -223,8 +219,8 @@ class Trainee:
         # A unit this rare fires at most once in a batch, so that batches are as good as tokens, and free.
         self.batches_fired += result.fired
         counted = self.tokens - self._counted_from
-        if counted >= _ULTRA_LOW_TOKENS:
-            rare = (self.batches_fired > 0) & (self.batches_fired < _ULTRA_LOW * counted)
+        if counted >= ULTRA_LOW_TOKENS:
+            rare = (self.batches_fired > 0) & (self.batches_fired < ULTRA_LOW * counted)
             self._ultra_low, self._counted_from = int(rare.sum()), self.tokens
             self.batches_fired.zero_()
 
@@ -288,6 +284,6 @@ class Trainee:
 def firing_rate(dictionary: Dictionary, rows: Float[Tensor, "token d_in"]) -> Float[Tensor, " unit"]:
     """Share of `rows` on which each unit fires."""
     counts = torch.zeros(dictionary.n_units, device=rows.device)
-    for part in rows.split(_ROWS_AT_ONCE):
-        counts += (dictionary.encode(part) > 0).sum(0)
+    for _, activations in encoded(dictionary, rows):
+        counts += (activations > 0).sum(0)
     return counts / len(rows)

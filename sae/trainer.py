@@ -86,9 +86,9 @@ def sweep_on(
 
     Several `ranks` share every batch evenly: `rows` are this rank's own, and all get the same dictionaries. `tokens`
     and `batch` of a recipe are totals, so that it means the same on any number of ranks; but BatchTopK's units compete
-    within a rank's part of a batch. The first rank logs and writes, all others only their pool in a checkpoint, which
-    another number of ranks refuses. A signal to any rank stops all after the same step; a second one is ignored,
-    because torchrun repeats them.
+    within a rank's part of a batch, and AuxK's variances are those of that part. The first rank logs and writes, all
+    others only their pool in a checkpoint, which another number of ranks refuses. A signal to any rank stops all after
+    the same step; a second one is ignored, because torchrun repeats them.
 
     Raises `UserError` where `out` already holds an autoencoder that is not to be resumed, the stream ends, the loss is
     not finite or diverges, or memory or disk run out; it names the last checkpoint.

@@ -1,6 +1,7 @@
 """The committed demonstration run is what its rows say."""
 
 import json
+import re
 from pathlib import Path
 
 from autointerp.compare import compare
@@ -19,6 +20,22 @@ def test_the_table_follows_from_the_rows() -> None:
     computed = json.loads(as_json(comparison))
     assert {name: committed[name] for name in computed} == computed
     assert committed["verdict"] == verdict(comparison)
+
+
+def test_the_readme_quotes_the_training_step() -> None:
+    """Every ratio of the README's sentence is one of the committed table."""
+    from benchmarks.sae_step import RESULTS, ratios
+
+    readme = " ".join((DEMO.parent.parent / "README.md").read_text(encoding="utf-8").split())
+    sentence = readme[readme.index("- A training step on") : readme.index("[table](results/benchmarks/sae_step.md)")]
+    measured = json.loads((RESULTS / "sae_step.json").read_text(encoding="utf-8"))
+    quoted = [
+        found
+        for setting in measured["settings"]
+        if setting["batch"] == 4096 and setting["kind"] in {"relu", "topk"}
+        for _, _, _, found, _ in ratios(setting)
+    ]
+    assert sorted(re.findall(r"\d\.\d\d", sentence)) == sorted(f"{each:.2f}" for each in quoted)
 
 
 def test_the_readme_quotes_the_run() -> None:

@@ -83,24 +83,26 @@ def stage(
     total: int,
     unit: str,
     *,
+    already: int = 0,
     clock: Callable[[], float] = time.monotonic,
 ) -> Generator[Advance]:
-    """Show on standard error how a stage goes on; `total` is counted in `unit`.
+    """Show on standard error how a stage goes on; `total` is counted in `unit`, of which `already` were done before.
 
     A bar on a terminal, otherwise one JSON line per 10 seconds and one at the end.
     """
     console = Console(stderr=True)
     if console.is_terminal:
         with _bar(console) as progress:
-            task = progress.add_task(name, total=total, unit=unit, rate="", text="")
+            task = progress.add_task(name, total=total, completed=already, unit=unit, rate="", text="")
             begun = clock()
 
             def draw(done: int, text: str = "") -> None:
-                progress.update(task, completed=done, text=text, rate=f"{_rate(done, clock() - begun):,.3g} {unit}/s")
+                rate = _rate(done - already, clock() - begun)
+                progress.update(task, completed=done, text=text, rate=f"{rate:,.3g} {unit}/s")
 
             yield draw
     else:
-        lines = _Lines(name, total, unit, clock)
+        lines = _Lines(name, total, unit, already, clock)
         try:
             yield lines.advance
         finally:
@@ -125,11 +127,11 @@ def _bar(console: Console) -> Progress:
 class _Lines:
     """Progress as JSON lines, for logs."""
 
-    def __init__(self, name: str, total: int, unit: str, clock: Callable[[], float]) -> None:
-        self._name, self._total, self._unit = name, total, unit
+    def __init__(self, name: str, total: int, unit: str, already: int, clock: Callable[[], float]) -> None:
+        self._name, self._total, self._unit, self._already = name, total, unit, already
         self._clock = clock
         self._begun = self._written = clock()
-        self._done, self._text = 0, ""
+        self._done, self._text = already, ""
 
     def advance(self, done: int, text: str = "") -> None:
         self._done, self._text = done, text
@@ -138,7 +140,7 @@ class _Lines:
 
     def write(self) -> None:
         self._written = self._clock()
-        rate = _rate(self._done, self._written - self._begun)
+        rate = _rate(self._done - self._already, self._written - self._begun)
         line = {
             "stage": self._name,
             "done": self._done,

@@ -126,6 +126,16 @@ def test_a_log_gets_a_line_per_ten_seconds_and_one_at_the_end(capsys: pytest.Cap
     }
 
 
+def test_what_was_done_before_does_not_count_as_speed(capsys: pytest.CaptureFixture[str]) -> None:
+    """A stage that goes on where it was stopped tells the rate and the time left of its own part."""
+    clock = Clock()
+    with terminal.stage("train", 100, "tokens", already=80, clock=clock) as advance:
+        clock.now = 10.0
+        advance(90)
+    line = json.loads(capsys.readouterr().err.splitlines()[0])
+    assert (line["done"], line["rate"], line["left"]) == (90, 1.0, 10.0)
+
+
 def test_the_last_line_is_written_when_a_stage_breaks_off(capsys: pytest.CaptureFixture[str]) -> None:
     """An exception passes through and leaves the state behind; no rate before any time has passed."""
 

@@ -202,7 +202,7 @@ def test_a_loss_that_diverges_names_the_last_good_checkpoint(tmp_path: Path) -> 
 
 def test_weights_that_are_not_finite_replace_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loss of a step is that of the weights before it."""
-    count = Trainee._count  # noqa: SLF001
+    count = Trainee._count
 
     def poison(trainee: Trainee, result: StepResult) -> None:
         count(trainee, result)

@@ -156,7 +156,8 @@ class TrainConfig(BaseModel):
     learning_rate: float | None = Field(default=None, gt=0)
     """Default the recipe's."""
     precision: Literal["fp32", "medium", "bf16"] | None = None
-    """Of the products: `medium` multiplies in bfloat16, `bf16` keeps activations in it too; default the recipe's."""
+    """Of a step: `medium` multiplies in bfloat16 where that is fast, `bf16` keeps activations in it too. Default the
+    faster of the two here."""
     resume: bool = False
     """Go on with the stopped run in `out`, whose other flags must be given again."""
     checkpoint_every: str | None = None

@@ -27,6 +27,7 @@ from sae.pretrain import train_subject as pretrain
 from sae.ranks import Ranks, joined
 from sae.recipes import training_recipe
 from sae.rows import sweep
+from sae.step import fastest_precision
 from sae.subject import load_subject
 from sae.synthetic import is_synthetic, plant
 from sae.synthetic import parse as parse_planting
@@ -142,7 +143,7 @@ def recipes_of(config: TrainConfig) -> dict[str, TrainingRecipe]:
     changes: dict[str, Any] = {field: parse_count(text, flag) for field, text, flag in counts if text is not None}
     fixed = {
         "learning_rate": config.learning_rate,
-        "precision": config.precision,
+        "precision": config.precision or fastest_precision(choose_device(config.device)),
         "pool_batches": config.pool_batches,
     }
     changes |= {name: value for name, value in fixed.items() if value is not None}

@@ -125,7 +125,8 @@ class TrainingRecipe:
     """Batches in the shuffle pool; a run of fewer steps has a smaller pool."""
     precision: Precision = "medium"
     """Of the training step. In no architecture did a measure of quality tell ``medium`` or ``bf16`` from ``fp32`` by
-    more than seeds differ (``results/benchmarks/sae_precision.md``, with AMX); ``bf16`` is not always faster."""
+    more than seeds differ (``results/benchmarks/sae_precision.md``, with AMX). The command takes
+    `sae.step.fastest_precision`."""
     checkpoint_every: int = 5_000_000
     """Tokens between checkpoints."""
     log_every: int = 100_000

@@ -109,6 +109,15 @@ def ramp(step: int, steps: int, *, warmup: float, decay: float = 0.0) -> float:
     return min(1.0, rise, fall)
 
 
+def fastest_precision(device: str) -> Precision:
+    """``bf16`` on a processor with AMX, where both were found no worse than ``fp32``; else ``medium``.
+
+    See ``results/benchmarks/sae_precision.md``. On a GPU, and on processors without AMX, ``bf16`` was not measured.
+    """
+    has_amx = getattr(torch.cpu, "get_capabilities", dict[str, bool])().get("amx_bf16", False)
+    return "bf16" if device == "cpu" and has_amx else "medium"
+
+
 @contextmanager
 def matmul_precision(precision: Precision) -> Generator[None]:
     """Set torch's float32 matmul precision, which is global, and put the former one back."""

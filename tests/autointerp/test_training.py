@@ -14,6 +14,7 @@ from sae.errors import UserError
 from sae.formats import load_dictionary
 from sae.metrics import DictionaryMetrics
 from sae.pretrain import PretrainLog
+from sae.step import fastest_precision
 from sae.truth import TruthMetrics
 
 
@@ -25,6 +26,23 @@ def test_one_dictionary_lies_in_the_directory_itself() -> None:
     assert isinstance(recipe.sparsity, TopK)
     assert (recipe.d_sae, recipe.tokens, recipe.seed, recipe.learning_rate) == (4096, 5000, 4, 0.5)
     assert recipe.precision == "medium"
+
+
+def test_the_default_precision_is_the_fastest_here() -> None:
+    """The one that this machine has; a GPU, on which bf16 was not measured, gets medium."""
+    (recipe,) = recipes_of(TrainConfig(device="cpu")).values()
+    assert recipe.precision == fastest_precision("cpu")
+    assert fastest_precision("cuda") == "medium"
+
+
+def test_counts_are_whole() -> None:
+    """What cannot be a number of things is refused with the flag's name."""
+    (recipe,) = recipes_of(
+        TrainConfig(batch_tokens="1k", pool_batches=3, checkpoint_every="2.5k", tokens="10k")
+    ).values()
+    assert (recipe.batch, recipe.pool_batches, recipe.checkpoint_every, recipe.tokens) == (1000, 3, 2500, 10_000)
+    with pytest.raises(UserError, match="--k cannot be"):
+        recipes_of(TrainConfig(recipe="topk", k="2.5"))
 
 
 def test_several_values_give_every_combination() -> None:

@@ -278,7 +278,8 @@ def parse_count(text: str, flag: str = "--tokens") -> int:
     except (ValueError, OverflowError):
         count = 0
     if count <= 0 or (factor == 1 and not digits.isdecimal()):
-        raise UserError(f"{flag} cannot be {text!r}.", do="Give a number such as 500k, 2M or 1000000.", usage=True)
+        do = "Give a whole number above 0, such as 64, 500k or 2M."
+        raise UserError(f"{flag} cannot be {text!r}.", do=do, usage=True)
     return count
 
 

@@ -3,7 +3,8 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from autointerp.report import terminal
 from autointerp.report.render import render_columns, render_values
 from autointerp.wiring import choose_device, say_corpus, score_windows, subject_path
 from sae.architectures.weights import Trained
-from sae.checkpoint import checkpoint_tokens
+from sae.checkpoint import checkpoint_tokens, has_ended
 from sae.config import TrainingRecipe
 from sae.corpus.corpus import load_corpus, load_documents
 from sae.dictionary import on_device
@@ -70,7 +71,9 @@ def train(config: TrainConfig) -> int:
     held_out = score_windows(corpus, _EVALUATED, config.seed)
     terminal.say(f"Evaluating on {held_out.n_tokens:,} tokens of the score documents.")
     values = dict[str, dict[str, object]]()
-    for name, metrics in evaluate_dictionaries(subject, site, trained, held_out).items():
+    with _measuring(config), terminal.stage("evaluate", 4 + len(trained), "passes") as advance:
+        found = evaluate_dictionaries(subject, site, trained, held_out, on_pass=advance)
+    for name, metrics in found.items():
         values[name] = summary(metrics)
         write_json(config.out / name / "metrics.json", {**values[name], "density": metrics.density.tolist()})
     _record(config.out, config, {"subject": subject.digest, "corpus": corpus.digest})
@@ -95,8 +98,12 @@ def _train_planted(config: TrainConfig, recipes: Mapping[str, TrainingRecipe], d
     if not ranks.first:
         return 0
     values = dict[str, dict[str, object]]()
-    for name, dictionary in trained.items():
-        metrics = evaluate_truth(on_device(dictionary, "cpu"), planted.directions, planted.held_out(_PLANTED))
+    with _measuring(config):
+        found = {
+            name: evaluate_truth(on_device(dictionary, "cpu"), planted.directions, planted.held_out(_PLANTED))
+            for name, dictionary in trained.items()
+        }
+    for name, metrics in found.items():
         values[name] = summary(metrics)
         write_json(
             config.out / name / "metrics.json", {**values[name], "f1_by_feature": metrics.f1_by_feature.tolist()}
@@ -112,18 +119,31 @@ def _watched(
     if not ranks.first:
         return run()
     already = checkpoint_tokens(config.out) if config.resume else 0
+    if config.resume and not already:
+        ended = has_ended(config.out)
+        terminal.say("The training has ended." if ended else f"{config.out} holds no checkpoint: the training begins.")
     with terminal.stage("train", tokens, "tokens", already=already) as advance:
 
         def on_log(log: TrainLog) -> None:
             low = "" if log.ultra_low is None else f"  ultra-low {log.ultra_low}"
             text = f"loss {log.loss:.4g}  L0 {log.l0:.1f}  FVU {log.fvu:.3f}  dead {log.dead}{low}"
-            advance(log.tokens, f"{log.name}  {text}" if log.name else text)
+            advance(min(log.tokens, tokens), f"{log.name}  {text}" if log.name else text)
 
         try:
             return run(on_log=on_log)
         except KeyboardInterrupt:
             terminal.say(f"What is done so far is in {config.out}; repeat the command with --resume to go on.")
             raise
+
+
+@contextmanager
+def _measuring(config: TrainConfig) -> Generator[None]:
+    """Stopped, it says that the training is not lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        terminal.say(f"What was trained is in {config.out}; repeat the command with --resume to measure it.")
+        raise
 
 
 def recipes_of(config: TrainConfig) -> dict[str, TrainingRecipe]:

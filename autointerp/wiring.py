@@ -99,7 +99,7 @@ def score_windows(corpus: Corpus, tokens: int, seed: int) -> Windows:
 
 def say_corpus(corpus: Corpus, say: Callable[[str], None]) -> None:
     """What a corpus is made of, in a few lines."""
-    parts = ", ".join(f"{each.tokens:,} {each.source}" for each in corpus.sources)
+    parts = ", ".join(f"{each.tokens:,} from {each.source}" for each in corpus.sources)
     say(f"corpus {corpus.windows.n_tokens:,} tokens ({parts}), {len(corpus.documents):,} documents")
     for note in corpus.notes:
         say(note)

@@ -103,6 +103,11 @@ def read_checkpoint(
     return pool, trainees
 
 
+def has_ended(out: Path) -> bool:
+    """Whether a whole run lies in `out`."""
+    return (out / _ENDED).exists()
+
+
 def write_finished(out: Path, identity: Mapping[str, Any]) -> None:
     """Say in `out` which run has ended there."""
     partial = out / f"{_ENDED}{_PARTIAL}"
@@ -117,7 +122,7 @@ def read_finished(
 
     Raises `UserError` where `identity` is not that run's, or nothing says which run it was.
     """
-    if not (out / _ENDED).exists():
+    if not has_ended(out):
         raise UserError(f"{out} already holds an autoencoder, of no run that is known.", do="Choose another directory.")
     _check_identity(out, json.loads((out / _ENDED).read_text("utf-8")), identity)
     return {name: on_device(cast(Trained, load_dictionary(out / name)[0]), device) for name in recipes}

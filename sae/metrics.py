@@ -1,6 +1,6 @@
 """How well a dictionary stands for its site."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -70,28 +70,38 @@ def evaluate_dictionary(
 
 
 def evaluate_dictionaries(
-    subject: Subject, site: Site, dictionaries: Mapping[str, Dictionary], windows: Windows, *, batch: int = 32
+    subject: Subject,
+    site: Site,
+    dictionaries: Mapping[str, Dictionary],
+    windows: Windows,
+    *,
+    batch: int = 32,
+    on_pass: Callable[[int], None] = lambda _: None,
 ) -> dict[str, DictionaryMetrics]:
     """Measure every one of `dictionaries` at `site` on `windows`: four passes of the model, and one more for each.
 
-    Sums are float64. Raises `UserError` where a dictionary does not fit the site or nothing can be measured.
+    `on_pass` gets the number of passes done. Sums are float64. Raises `UserError` where a dictionary does not fit the
+    site or nothing can be measured.
     """
     for name, dictionary in dictionaries.items():
         subject.check_fits(site, dictionary.d_in, f"dictionary {name}".rstrip())
     if not windows.n_tokens:
         raise UserError("There are no tokens to measure the dictionary on.", do="Give a larger corpus.")
     sums = _sums(subject, site, dictionaries, windows, batch)
+    on_pass(1)
     n = windows.n_tokens
     variance = sums.squares - float(sums.total.square().sum()) / n
     mean = (sums.total / n).float().to(subject.device)
     loss = subject.loss(windows, batch=batch)
     zero = subject.loss(windows, site, torch.zeros_like, batch)
     to_mean = subject.loss(windows, site, mean.expand_as, batch)
+    on_pass(4)
     found = dict[str, DictionaryMetrics]()
-    for name, dictionary in dictionaries.items():
+    for number, (name, dictionary) in enumerate(dictionaries.items(), start=5):
         fired, error = sums.fired[name], sums.error[name]
         density = fired / n
         reconstructed = subject.loss(windows, site, partial(reconstruct, dictionary), batch)
+        on_pass(number)
         found[name] = DictionaryMetrics(
             n_tokens=n,
             positions=POSITIONS,

@@ -1,6 +1,7 @@
 """The training recipes that have a name."""
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -162,7 +163,7 @@ def changed(recipe: TrainingRecipe, changes: Mapping[str, Any]) -> TrainingRecip
     of_sparsity = {field.name for field in dataclasses.fields(recipe.sparsity)}
     for name in changes:
         if name not in own | of_sparsity:
-            near = nearest(name, own | of_sparsity)
+            near = nearest(name, own | of_sparsity if difflib.get_close_matches(name, own) else of_sparsity)
             raise UserError(f"The recipe {recipe.name} has no field {name!r}.", do=near, usage=True)
     sparsity = dataclasses.replace(
         changes.get("sparsity", recipe.sparsity), **{name: changes[name] for name in changes if name in of_sparsity}

@@ -105,7 +105,8 @@ def sweep_on(
     if place is None and resume and len(ended) == len(recipes):
         return read_finished(out, recipes, identity, next(rows(0)).device)
     if place is None and ended:
-        raise UserError(f"{out / ended[0]} already holds an autoencoder.", do="Choose another directory, or remove it.")
+        what = f"{out / ended[0]} already holds an autoencoder."
+        raise UserError(what, do="Choose another directory, remove it, or give --resume to measure it again.")
     with _explained(out), _stop_signal(patient=ranks.count > 1) as stopped:
         if place is None:
             pool, trainees = _begin(rows, recipes, ranks)

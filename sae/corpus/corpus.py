@@ -16,7 +16,7 @@ from sae.corpus.files import file_documents
 from sae.corpus.generated import generated_documents
 from sae.corpus.local import LocalTexts, local_documents
 from sae.corpus.splits import Splits, split_windows
-from sae.corpus.windows import Windows, cut_windows
+from sae.corpus.windows import SHORTEST, Windows, cut_windows
 from sae.errors import UserError, nearest
 
 DEFAULT = ("local", "generated")
@@ -79,8 +79,8 @@ def load_corpus(
     documents, windows = _fill(_interleave(streams), tokens, tokenizer, context)
     if not len(windows):
         raise UserError(
-            f"The corpus {' '.join(spec)} has no text.",
-            f"It gave {len(documents)} documents, and none of them a window.",
+            f"The corpus {' '.join(spec)} has too little text.",
+            f"None of its {len(documents)} documents makes a window of {SHORTEST} tokens.",
             "Give files with more text, or the sources local and generated.",
         )
     clusters = cluster_documents(documents, windows)

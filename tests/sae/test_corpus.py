@@ -122,7 +122,7 @@ def test_documents_alone_are_the_first_of_the_corpus(corpus: Corpus) -> None:
 def test_an_empty_corpus_is_refused(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     """Files without a window's worth of text are no corpus."""
     (tmp_path / "a.txt").write_text("short")
-    with pytest.raises(UserError, match=r"has no text[\s\S]*1 documents"):
+    with pytest.raises(UserError, match=r"has too little text[\s\S]*1 documents"):
         _load(tokenizer, str(tmp_path / "a.txt"))
     (tmp_path / "a.txt").write_text("")
     with pytest.raises(UserError, match="has no text"):

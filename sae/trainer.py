@@ -99,14 +99,9 @@ def sweep_on(
         "source": dict(source or {}),
         "recipes": {name: dataclasses.asdict(recipe) for name, recipe in recipes.items()},
     }
-    place, ended = find_checkpoint(out), [name for name in recipes if (out / name / "cfg.json").exists()]
-    if place is not None and not resume:
-        raise UserError(f"{out} holds a run that was stopped: {place.name}.", do="Give --resume, or remove it.")
-    if place is None and resume and len(ended) == len(recipes):
+    place, ended = _standing(out, recipes, resume=resume)
+    if ended:
         return read_finished(out, recipes, identity, next(rows(0)).device)
-    if place is None and ended:
-        what = f"{out / ended[0]} already holds an autoencoder."
-        raise UserError(what, do="Choose another directory, remove it, or give --resume to measure it again.")
     with _explained(out), _stop_signal(patient=ranks.count > 1) as stopped:
         if place is None:
             pool, trainees = _begin(rows, recipes, ranks)
@@ -138,6 +133,21 @@ def sweep_on(
             write_finished(out, identity)
             remove_checkpoints(out)
         return finished
+
+
+def _standing(out: Path, recipes: Mapping[str, TrainingRecipe], *, resume: bool) -> tuple[Path | None, bool]:
+    """The checkpoint to go on from, and whether all has ended.
+
+    Raises `UserError` where something else would be overwritten.
+    """
+    place, ended = find_checkpoint(out), [name for name in recipes if (out / name / "cfg.json").exists()]
+    if place is not None and not resume:
+        raise UserError(f"{out} holds a run that was stopped: {place.name}.", do="Give --resume, or remove it.")
+    whole = place is None and resume and len(ended) == len(recipes)
+    if place is None and ended and not whole:
+        what = f"{out / ended[0]} already holds an autoencoder."
+        raise UserError(what, do="Choose another directory, remove it, or give --resume to measure it again.")
+    return place, whole
 
 
 def _begin(rows: Rows, recipes: Mapping[str, TrainingRecipe], ranks: Ranks) -> tuple[Pool, list[Trainee]]:

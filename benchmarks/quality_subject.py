@@ -78,7 +78,7 @@ def lines(given: argparse.Namespace) -> tuple[str, list[tuple[str, ...]]]:
 
 
 def _line(setting: Setting, row: Mapping[str, Any], runs: Runs) -> tuple[str, ...]:
-    found, counts = (next(iter(runs.of(replace(setting, table=table))), None) for table in ("losses", "counts"))
+    found, counts = (_found(table, setting, row, runs) for table in ("losses", "counts"))
     dead = below = "not counted"
     if counts is not None:
         dead = f"{counts['never']:,} ({counts['counted']:,})"
@@ -156,8 +156,14 @@ def _train(
     }
 
 
+def _found(table: str, setting: Setting, row: Mapping[str, Any], runs: Runs) -> dict[str, Any] | None:
+    """What was measured of the run in `row`; of none of the same setting with another weight."""
+    measured = runs.of(replace(setting, table=table))
+    return next((each for each in measured if each.get("weight") == row["weight"]), None)
+
+
 def _missing(table: str, work: Path, chosen: Mapping[Setting, Mapping[str, Any]], runs: Runs) -> dict[Setting, Trained]:
-    missing = [setting for setting in chosen if not runs.of(replace(setting, table=table))]
+    missing = [setting for setting, row in chosen.items() if not _found(table, setting, row, runs)]
     places = {each: _place(work, each.on, each.recipe, chosen[each]["weight"]) for each in missing}
     return {each: load_dictionary(place)[0] for each, place in places.items()}  # type: ignore[misc]
 
@@ -171,7 +177,8 @@ def _evaluate(
         return
     found = evaluate_dictionaries(model, site, by_name, windows)
     for setting in missing:
-        runs.add({**replace(setting, table="losses").key(), **summary(found[f"{setting.on}-{setting.recipe}"])})
+        measured = summary(found[f"{setting.on}-{setting.recipe}"])
+        runs.add({**replace(setting, table="losses").key(), "weight": chosen[setting]["weight"], **measured})
 
 
 def _count(
@@ -199,6 +206,7 @@ def _count(
         runs.add(
             {
                 **replace(each, table="counts").key(),
+                "weight": chosen[each]["weight"],
                 "never": int((count == 0).sum()),
                 "below": below,
                 "counted": windows.n_tokens,

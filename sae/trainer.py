@@ -116,11 +116,7 @@ def sweep_on(
         saved = time.monotonic()
         while trainees[0].done < first.steps:
             logs = _one_batch(trainees, pool, files)
-            try:
-                for log in logs:
-                    on_log(log)
-            except KeyboardInterrupt:
-                stopped.set()
+            _tell(logs, on_log, stopped)
             if ranks.any(stopped.is_set()):
                 save()
                 raise KeyboardInterrupt
@@ -166,6 +162,14 @@ def _one_batch(trainees: Sequence[Trainee], pool: Pool, files: Mapping[str, "_Me
             files[trainee.name].write(log)
             logs.append(log)
     return logs
+
+
+def _tell(logs: Sequence[TrainLog], on_log: Callable[[TrainLog], None], stopped: threading.Event) -> None:
+    try:
+        for log in logs:
+            on_log(log)
+    except KeyboardInterrupt:
+        stopped.set()
 
 
 def _agreed(recipes: Mapping[str, TrainingRecipe]) -> TrainingRecipe:

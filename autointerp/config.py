@@ -144,7 +144,7 @@ class TrainConfig(BaseModel):
     pool_batches: int | None = Field(default=None, gt=0)
     """Batches in the pool from which each is drawn at random; default the recipe's 64."""
     passes: int = Field(default=1, ge=1)
-    """Times that the corpus is read: as much less of it is taken."""
+    """Times that the corpus is read: as much less of it is taken, and so it is measured on other text too."""
     cache_activations: Path | None = None
     """Directory that keeps the activations for later passes and runs; worth its room where the subject is slow."""
     k: str | None = None

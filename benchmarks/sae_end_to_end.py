@@ -16,38 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.peers import make_peers
+from benchmarks.sae_end_to_end_side import CONTESTANTS as BY_NAME
 from benchmarks.sae_step import RESULTS, ROOT, environment, machine_of
 
-CONTESTANTS = {
-    "relu": (
-        "ours relu fp32",
-        "ours relu medium",
-        "ours relu bf16",
-        "SAELens relu",
-        "SAELens relu autocast",
-        "SAELens relu compiled autocast",
-        "dictionary_learning relu",
-        "dictionary_learning relu medium",
-        "dictionary_learning relu autocast",
-    ),
-    "topk": (
-        "ours topk fp32",
-        "ours topk medium",
-        "ours topk bf16",
-        "SAELens topk",
-        "SAELens topk autocast",
-        "SAELens topk compiled autocast",
-        "dictionary_learning topk",
-        "dictionary_learning topk medium",
-        "dictionary_learning topk autocast",
-        "sparsify topk adam",
-        "sparsify topk adam medium",
-        "sparsify topk adam autocast",
-        "sparsify topk signum",
-        "sparsify topk signum medium",
-        "sparsify topk signum autocast",
-    ),
-}
+CONTESTANTS = {kind: tuple(who for who in BY_NAME if kind in who.split()) for kind in ("relu", "topk")}
 REDUCED = ("medium", "bf16", "autocast")
 
 

@@ -183,20 +183,20 @@ def sparsify(optimizer, _, sizes):
     return run
 
 
-REDUCED = ("medium", "autocast")
+WAYS = ("medium", "autocast")
 CONTESTANTS = {
     **{f"ours {k} {p}": ("", partial(ours, k, p)) for k in ("relu", "topk") for p in ("fp32", "medium", "bf16")},
     **{f"SAELens {k}": ("", partial(saelens, k, False, False)) for k in ("relu", "topk")},
     **{f"SAELens {k} autocast": ("", partial(saelens, k, True, False)) for k in ("relu", "topk")},
     **{f"SAELens {k} compiled autocast": ("", partial(saelens, k, True, True)) for k in ("relu", "topk")},
     **{f"dictionary_learning {k}": ("", partial(dictionary_learning, k, None)) for k in ("relu", "topk")},
-    **{f"dictionary_learning {k} medium": ("medium", partial(dictionary_learning, k, None)) for k in ("relu", "topk")},
     **{
-        f"dictionary_learning {k} autocast": ("autocast", partial(dictionary_learning, k, None))
+        f"dictionary_learning {k} {w}": (w, partial(dictionary_learning, k, None))
         for k in ("relu", "topk")
+        for w in WAYS
     },
     **{f"sparsify topk {o}": ("", partial(sparsify, o, None)) for o in ("adam", "signum")},
-    **{f"sparsify topk {o} {w}": (w, partial(sparsify, o, None)) for o in ("adam", "signum") for w in REDUCED},
+    **{f"sparsify topk {o} {w}": (w, partial(sparsify, o, None)) for o in ("adam", "signum") for w in WAYS},
 }
 """What is set around the whole run, and what makes it."""
 

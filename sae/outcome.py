@@ -37,11 +37,11 @@ def gradient(tensor: Tensor) -> Tensor:
 
 
 def rounded_up(count: int) -> int:
-    """The next power of two.
+    """The power of two that is next to `count`, or `count` itself; above 0.
 
     oneDNN keeps memory for every shape that it has multiplied, and the number of dead units is another at every step.
     """
-    return 1 << max(count - 1, 0).bit_length()
+    return 1 << (count - 1).bit_length()
 
 
 def places_above(values: Float[Tensor, "..."], limit: float) -> Int64[Tensor, " place"]:

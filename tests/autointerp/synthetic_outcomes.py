@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from autointerp.compare import Comparison, compare
 from autointerp.records.explanation import Explanation, Failure
 from autointerp.records.outcome import ArmInfo, ArmKind, Outcome, OutcomeStatistics
 from autointerp.records.trial import Measure, Score, Undefined
@@ -74,3 +75,15 @@ def _unit(rng: np.random.Generator, order: int, arm: str, index: int) -> Outcome
     return Outcome(
         unit, PROTOCOL, order, statistics, explanation, Score(measures, "spearman", 60, 0, constant=base < 0.05)
     )
+
+
+def two_arms(features: list[float], neurons: list[float]) -> list[Outcome]:
+    """Features first, then neurons, in one admission order."""
+    named = [("features", value) for value in features] + [("neurons", value) for value in neurons]
+    return [outcome(order, arm, order, value) for order, (arm, value) in enumerate(named)]
+
+
+def compare_two(outcomes: list[Outcome], kind: str = "neurons") -> Comparison:
+    """`features` against `neurons` of the given kind."""
+    n = [sum(each.unit.arm == arm for each in outcomes) for arm in ("features", "neurons")]
+    return compare(outcomes, [arm_info("features", n[0]), arm_info("neurons", n[1], kind)], "features", 0)  # type: ignore[arg-type]

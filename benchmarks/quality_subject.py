@@ -16,17 +16,20 @@ from torch import Tensor
 from autointerp.arms import explain_windows
 from autointerp.training import summary
 from autointerp.wiring import score_windows, subject_path
-from benchmarks.matching import Runs, Setting, matched, paced
+from benchmarks.matching import Runs, Setting, matched, paced, weight_of
 from sae.architectures.topk import TopKAutoencoder
 from sae.architectures.weights import Trained
 from sae.config import ULTRA_LOW, ULTRA_LOW_TOKENS
 from sae.corpus.corpus import load_corpus
 from sae.corpus.windows import Windows
-from sae.features import encoded
+from sae.encode import in_integers, rectify
+from sae.features import CHUNK, encoded
 from sae.formats import load_dictionary
 from sae.metrics import evaluate_dictionaries
+from sae.recipes import training_recipe
 from sae.rows import activation_rows
 from sae.sites import Site
+from sae.sparse import largest
 from sae.step import matmul_precision
 from sae.subject import Subject, load_subject
 from sae.trainer import train_on
@@ -55,16 +58,21 @@ def lines(given: argparse.Namespace) -> tuple[str, list[tuple[str, ...]]]:
     rows = Kept(model, site, windows, count, given.work / f"rows-{count}.npy")
     held_out = score_windows(corpus, given.evaluated, 0)
     looked_at = next(_rows(model, site, held_out, _LOOKED_AT))
+    work = given.work / str(given.tokens)
     chosen = dict[Setting, dict[str, Any]]()
     first = dict[str, float]()
     for width, name in itertools.product(given.widths, given.recipes):
         setting = Setting("subject", str(width), name, 0, given.tokens, given.l0)
         make = partial(_train, given, rows, looked_at, name, width)
-        chosen[setting] = matched(setting, runs, make, given.tries, first.get(name))
-        first[name] = chosen[setting]["weight"]
-    _evaluate(model, site, held_out, given.work / str(given.tokens), chosen, runs)
+        row = chosen[setting] = matched(setting, runs, make, given.tries, first.get(name))
+        first[name] = row["weight"]
+        if not _found("counts", setting, row, runs) and not _place(work, str(width), name, row["weight"]).exists():
+            make(weight_of(training_recipe(name))[0], row["weight"])
+    _evaluate(model, site, held_out, work, chosen, runs)
     counted = corpus.windows.select(np.arange(min(len(corpus.windows), -(-given.density // 127))))
-    _count(model, site, counted, given.work / str(given.tokens), chosen, runs)
+    for width in given.widths:
+        of_width = {setting: row for setting, row in chosen.items() if setting.on == str(width)}
+        _count(model, site, counted, work, of_width, runs)
     said = (
         f"{given.subject} at {SITE}, {site.width} neurons, of which {_fires(looked_at):.1f} fire on a token: the "
         f"neurons themselves are a dictionary with that L0 and no error. {given.tokens:,} tokens of the explain split, "
@@ -193,13 +201,13 @@ def _count(
     open_units = {each: torch.arange(dictionary.n_units) for each, dictionary in missing.items()}
     for x in _rows(model, site, windows, 200_000):
         for each, dictionary in missing.items():
+            if isinstance(dictionary, TopKAutoencoder):
+                counts[each] += _winners(dictionary, x)
+                continue
             units = open_units[each]
-            competing = isinstance(dictionary, TopKAutoencoder)
-            part = dictionary if competing else _only(dictionary, units)
             with matmul_precision("medium"):
-                for _, activations in encoded(part, x):
-                    fired = (activations > 0).sum(0)
-                    counts[each][units] += fired[units] if competing else fired
+                for _, activations in encoded(_only(dictionary, units), x):
+                    counts[each][units] += (activations > 0).sum(0)
             open_units[each] = units[counts[each][units] < edge]
     for each, count in counts.items():
         below = int(((count > 0) & (count < edge)).sum())
@@ -212,6 +220,19 @@ def _count(
                 "counted": windows.n_tokens,
             }
         )
+
+
+@torch.no_grad()
+def _winners(dictionary: TopKAutoencoder, rows: Tensor) -> Tensor:
+    """How often each unit is among the largest, in bfloat16: units compete, so that none can be left out."""
+    short, found = torch.bfloat16, torch.zeros(dictionary.n_units, dtype=torch.int64)
+    four = {name: getattr(dictionary, name).to(short) for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
+    for part in rows.to(short).split(CHUNK):
+        z = replace(dictionary, **four).pre_activations(part)
+        rectify(z)
+        values, units = largest(z.view(torch.int16) if in_integers(z) else z, dictionary.k)
+        found += torch.bincount(units[values > 0], minlength=dictionary.n_units)
+    return found
 
 
 def _only(dictionary: Trained, units: Tensor) -> Trained:

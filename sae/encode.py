@@ -12,7 +12,7 @@ _ALIGNED = 32
 
 
 class Encode:
-    """The pre-activations of a batch, biases and all, in one product. Owns its operands.
+    """The operands of the one product that gives the pre-activations of a batch, biases and all.
 
     They are wider than the site by a column, and some of zeros: ones beside the inputs, biases beside the encoder. A
     bias added by `torch.addmm` costs a pass over (token, unit), and rows of a power of two share places in the cache.
@@ -27,12 +27,11 @@ class Encode:
         """Inputs and ones."""
         self.inputs[:, self._d_in] = 1
 
-    def __call__(self, centred: Float[Tensor, "token d_in"], out: Float[Tensor, "token unit"]) -> None:
-        """Write the pre-activations into `out`."""
+    def __call__(self, centred: Float[Tensor, "token d_in"]) -> None:
+        """Write both."""
         self.inputs[:, : self._d_in].copy_(centred)
         self.encoder[:, : self._d_in].copy_(self._weights.W_enc)
         self.encoder[:, self._d_in].copy_(self._weights.b_enc)
-        torch.mm(self.inputs, self.encoder.T, out=out)
 
 
 def in_integers(values: Tensor) -> bool:

@@ -93,8 +93,8 @@ class Step:
         return [*map(gradient, self.trained), *running]
 
     def _gradient_norm(self) -> Tensor:
-        norms = [torch.linalg.vector_norm(gradient(tensor)) for tensor in self.trained]
-        return torch.linalg.vector_norm(torch.stack(norms)).float()
+        norms = [torch.linalg.vector_norm(gradient(tensor), dim=-1).flatten() for tensor in self.trained]
+        return torch.linalg.vector_norm(torch.cat(norms)).float()
 
 
 def remove_parallel(gradient: Float[Tensor, "unit d_in"], rows: Float[Tensor, "unit d_in"]) -> None:

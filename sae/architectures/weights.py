@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -26,7 +27,7 @@ class Inputs:
 
     def __call__(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_in"]:
         """The inputs of activations `x`."""
-        return (x - self.centre).mul_(self.scale)
+        return torch.add(self.centre * -self.scale, x, alpha=self.scale)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

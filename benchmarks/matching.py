@@ -13,6 +13,8 @@ from sae.recipes import training_recipe
 
 TOLERANCE = 0.05
 """Of L0, relative."""
+_SAME = 1e-3
+"""Relative difference of weights below which a try repeats another."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ def next_weight(tried: Sequence[tuple[float, float]], target: float, first: floa
     """The sparsity weight to try after the (weight, L0) in `tried`: on the line through two of them, in logarithms.
 
     They are the nearest on either side of `target` where there are such, else the nearest two. One try, or two that do
-    not fall, move by the ratio of the L0s; no step is larger than eightfold.
+    not fall, move by the ratio of the L0s, and so does what would repeat a try, since trainings can differ by more than
+    their weights; no step is larger than eightfold.
     """
     if not tried:
         return first
@@ -76,7 +79,10 @@ def next_weight(tried: Sequence[tuple[float, float]], target: float, first: floa
     slope = -1.0
     if beyond and beyond[0][0] != weight:
         slope = min((miss - beyond[0][1]) / (weight - beyond[0][0]), -0.1)
-    return math.exp(weight + max(-math.log(8), min(math.log(8), -miss / slope)))
+    found = weight - miss / slope
+    if any(abs(found - other) < _SAME for other, _ in logs):
+        found = weight + miss
+    return math.exp(max(weight - math.log(8), min(weight + math.log(8), found)))
 
 
 def matched(

@@ -42,6 +42,12 @@ _LOOKED_AT = 40_000
 """Held-out rows, about, by which the L0 of a run is found."""
 _ALIGNED = 0.9
 """Cosine with one neuron above which a unit's direction is that neuron."""
+_STARTS = {
+    "bricken-2023": {512: 0.00226, 2048: 0.0053, 4096: 0.0055, 16_384: 0.0085},
+    "april-2024": {512: 1.04, 2048: 7.9, 4096: 20.0, 16_384: 40.0},
+    "jumprelu": {512: 0.0022, 2048: 0.0032, 4096: 0.0047, 16_384: 0.012},
+}
+"""Sparsity weights to try first, by width: of the nearest one where there is none."""
 HEAD = ("width", "recipe", "weight", "L0", "FVU", "recovered, zero", "recovered, mean", "a neuron",
         "dead", "ultra-low")  # fmt: skip
 
@@ -60,12 +66,10 @@ def lines(given: argparse.Namespace) -> tuple[str, list[tuple[str, ...]]]:
     looked_at = next(_rows(model, site, held_out, _LOOKED_AT))
     work = given.work / str(given.tokens)
     chosen = dict[Setting, dict[str, Any]]()
-    first = dict[str, float]()
     for width, name in itertools.product(given.widths, given.recipes):
         setting = Setting("subject", str(width), name, 0, given.tokens, given.l0)
         make = partial(_train, given, rows, looked_at, name, width)
-        row = chosen[setting] = matched(setting, runs, make, given.tries, first.get(name))
-        first[name] = row["weight"]
+        row = chosen[setting] = matched(setting, runs, make, given.tries, _start(name, width))
         if not _found("counts", setting, row, runs) and not _place(work, str(width), name, row["weight"]).exists():
             make(weight_of(training_recipe(name))[0], row["weight"])
     _evaluate(model, site, held_out, work, chosen, runs)
@@ -83,6 +87,12 @@ def lines(given: argparse.Namespace) -> tuple[str, list[tuple[str, ...]]]:
         f"both in the number of tokens in brackets, of both splits."
     )
     return said, [_line(setting, row, runs) for setting, row in chosen.items()]
+
+
+def _start(name: str, width: int) -> float | None:
+    """None: the recipe's own."""
+    starts = _STARTS.get(name, {})
+    return starts[min(starts, key=lambda known: abs(known - width))] if starts else None
 
 
 def _line(setting: Setting, row: Mapping[str, Any], runs: Runs) -> tuple[str, ...]:

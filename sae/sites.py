@@ -109,7 +109,7 @@ def find_site(model: PreTrainedModel, name: str) -> Site:
     paths = [path for path, _ in model.named_modules() if path.startswith(f"{model.base_model_prefix}.")]
     if name not in paths:
         (close,) = difflib.get_close_matches(name, [*named, *paths], n=1, cutoff=0.0)
-        raise UserError(f"The model has no site {name}.", do=f"The nearest is {close}.")
+        raise UserError(f"The model has no site {name}.", do=f"The nearest is {close}.", usage=True)
     inside = re.match(re.escape(family_of(model).blocks) + r"\.(\d+)\.", name)
     layer = int(inside.group(1)) if inside else None
     return Site(name, name, "output", _probe(model, name), layer, "other", signed=True)
@@ -171,5 +171,6 @@ def _probe(model: PreTrainedModel, path: str) -> int:
         raise UserError(
             f"{path} is no site: its output is not one vector per position.",
             do=f"Choose a module inside a block, such as {family_of(model).blocks}.0.mlp.",
+            usage=True,
         )
     return output.shape[2]

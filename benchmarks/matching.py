@@ -66,9 +66,9 @@ def weight_of(recipe: TrainingRecipe) -> tuple[str, float]:
 def next_weight(tried: Sequence[tuple[float, float]], target: float, first: float) -> float:
     """The sparsity weight to try after the (weight, L0) in `tried`: on the line through two of them, in logarithms.
 
-    They are the nearest on either side of `target` where there are such, else the nearest two. One try, or two that do
-    not fall, move by the ratio of the L0s, and so does what would repeat a try, since trainings can differ by more than
-    their weights; no step is larger than eightfold.
+    They are the nearest on either side of `target` where there are such, else the nearest two. After one try, or where
+    L0 rises with the weight, the weight moves by the ratio of the L0s; no step is larger than eightfold. No try is
+    repeated, since trainings can differ by more than their weights: then the weight moves on by that ratio.
     """
     if not tried:
         return first
@@ -77,12 +77,16 @@ def next_weight(tried: Sequence[tuple[float, float]], target: float, first: floa
     (weight, miss), *others = logs
     beyond = [each for each in others if each[1] * miss < 0] or others
     slope = -1.0
-    if beyond and beyond[0][0] != weight:
-        slope = min((miss - beyond[0][1]) / (weight - beyond[0][0]), -0.1)
-    found = weight - miss / slope
-    if any(abs(found - other) < _SAME for other, _ in logs):
-        found = weight + miss
-    return math.exp(max(weight - math.log(8), min(weight + math.log(8), found)))
+    if beyond and (rise := (miss - beyond[0][1]) / (weight - beyond[0][0])) < 0:
+        slope = min(rise, -0.1)
+    found = weight + _bounded(-miss / slope)
+    while any(abs(found - other) < _SAME for other, _ in logs):
+        found += math.copysign(max(abs(_bounded(miss)), TOLERANCE), miss)
+    return math.exp(found)
+
+
+def _bounded(step: float) -> float:
+    return max(-math.log(8), min(math.log(8), step))
 
 
 def matched(

@@ -16,20 +16,19 @@ from torch import Tensor
 from autointerp.arms import explain_windows
 from autointerp.training import summary
 from autointerp.wiring import score_windows, subject_path
-from benchmarks.matching import Runs, Setting, matched, paced, weight_of
+from benchmarks.matching import Runs, Setting, matched, paced
 from sae.architectures.topk import TopKAutoencoder
 from sae.architectures.weights import Trained
 from sae.config import ULTRA_LOW, ULTRA_LOW_TOKENS
 from sae.corpus.corpus import load_corpus
 from sae.corpus.windows import Windows
-from sae.encode import in_integers, rectify
+from sae.errors import UserError
 from sae.features import CHUNK, encoded
 from sae.formats import load_dictionary
 from sae.metrics import evaluate_dictionaries
-from sae.recipes import training_recipe
 from sae.rows import activation_rows
 from sae.sites import Site
-from sae.sparse import largest
+from sae.sparse import largest, ordered
 from sae.step import matmul_precision
 from sae.subject import Subject, load_subject
 from sae.trainer import train_on
@@ -47,7 +46,7 @@ _STARTS = {
     "april-2024": {512: 1.04, 2048: 7.9, 4096: 20.0, 16_384: 40.0},
     "jumprelu": {512: 0.0022, 2048: 0.0032, 4096: 0.0047, 16_384: 0.012},
 }
-"""Sparsity weights to try first, by width: of the nearest one where there is none."""
+"""Sparsity weights to try first, by width (the nearest one): near an L0 of 20 on the embedded subject."""
 HEAD = ("width", "recipe", "weight", "L0", "FVU", "recovered, zero", "recovered, mean", "a neuron",
         "dead", "ultra-low")  # fmt: skip
 
@@ -70,8 +69,11 @@ def lines(given: argparse.Namespace) -> tuple[str, list[tuple[str, ...]]]:
         setting = Setting("subject", str(width), name, 0, given.tokens, given.l0)
         make = partial(_train, given, rows, looked_at, name, width)
         row = chosen[setting] = matched(setting, runs, make, given.tries, _start(name, width))
-        if not _found("counts", setting, row, runs) and not _place(work, str(width), name, row["weight"]).exists():
-            make(weight_of(training_recipe(name))[0], row["weight"])
+        place = _place(work, str(width), name, row["weight"])
+        tables = ("losses", "counts") if given.density else ("losses",)
+        if not (place / "cfg.json").exists() and not all(_found(table, setting, row, runs) for table in tables):
+            lost = f"{place} is gone, and not all of it was measured."
+            raise UserError(lost, do=f"Remove the lines of {width} {name} from {runs.file}: it is trained again then.")
     _evaluate(model, site, held_out, work, chosen, runs)
     counted = corpus.windows.select(np.arange(min(len(corpus.windows), -(-given.density // 127))))
     for width in given.widths:
@@ -84,7 +86,7 @@ def lines(given: argparse.Namespace) -> tuple[str, list[tuple[str, ...]]]:
         f"topk; {held_out.n_tokens:,} "
         f"tokens of the score split for L0, FVU and the losses. *A neuron*: share of living units whose direction has "
         f"a cosine above {_ALIGNED} with one neuron. Dead: never fired; ultra-low: fired, with a density below 1e-6; "
-        f"both in the number of tokens in brackets, of both splits."
+        f"both in the number of tokens in brackets, of both splits, encoded in bfloat16 products (TopK wholly in it)."
     )
     return said, [_line(setting, row, runs) for setting, row in chosen.items()]
 
@@ -237,10 +239,9 @@ def _winners(dictionary: TopKAutoencoder, rows: Tensor) -> Tensor:
     """How often each unit is among the largest, in bfloat16: units compete, so that none can be left out."""
     short, found = torch.bfloat16, torch.zeros(dictionary.n_units, dtype=torch.int64)
     four = {name: getattr(dictionary, name).to(short) for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
+    shortened = replace(dictionary, **four)
     for part in rows.to(short).split(CHUNK):
-        z = replace(dictionary, **four).pre_activations(part)
-        rectify(z)
-        values, units = largest(z.view(torch.int16) if in_integers(z) else z, dictionary.k)
+        values, units = largest(ordered(shortened.pre_activations(part)), dictionary.k)
         found += torch.bincount(units[values > 0], minlength=dictionary.n_units)
     return found
 

@@ -3,8 +3,8 @@
 Five matrix products: encode, decode, the activations' gradient, and the two weights' gradients. What a tied bias gets
 back through the encoder costs a matrix-vector product: the sum over inputs is taken before the product.
 
-Activations have a row per unit, so that four of the five products read the large operand as it lies: turning it takes
-a processor as long as multiplying.
+Activations have a row per unit, so that no product but the decoding has to transpose them, which takes a processor as
+long as to multiply; and that one, in bfloat16, takes the decoder transposed instead.
 """
 
 from typing import assert_never
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sae.architectures.weights import Weights
 from sae.config import L1, JumpRelu, TrainingRecipe
-from sae.encode import Encode, count_firings, in_integers, rectify
+from sae.encode import Operands, count_firings, in_integers, rectify
 from sae.outcome import StepResult, count_above, gradient, places_above, rounded_up
 
 _UNITS_NEAR = 64
@@ -29,7 +29,7 @@ _BLOCK = 128
 class DensePass:
     """Forward and backward through all units. Owns the operands of the five products.
 
-    They have the extra columns of `sae.encode.Encode`. Beside the errors these hold ones, and beside the decoder what
+    They have the extra columns of `sae.encode.Operands`. Beside the errors these hold ones, and beside the decoder what
     the penalty adds to every activation's gradient, so that the products give the sums of the activations and the
     gradient of the encoder's bias besides.
     """
@@ -41,18 +41,18 @@ class DensePass:
         self._activations = like.new_empty(weights.n_units, recipe.batch, dtype=self.dtype)
         units = min(_UNITS_OF_GRADIENT, weights.n_units) if like.device.type == "cpu" else weights.n_units
         self._gradient = self._activations.new_empty(units, recipe.batch)
-        self._encode = Encode(weights, recipe.batch, self.dtype)
-        self._decoder = torch.zeros_like(self._encode.encoder)
-        self._products = torch.empty_like(self._decoder)
-        self._inputs, self._errors = self._encode.inputs, torch.zeros_like(self._encode.inputs)
-        self._turned: Float[Tensor, "d_in unit"] | None = None
+        self._operands = Operands(weights, recipe.batch, self.dtype)
+        self._decoder = torch.zeros_like(self._operands.encoder)
+        self._whole = torch.empty_like(self._decoder)
+        self._inputs, self._errors = self._operands.inputs, torch.zeros_like(self._operands.inputs)
+        self._decoder_transposed: Float[Tensor, "d_in unit"] | None = None
         if in_integers(self._activations):
             # AMX takes twice as long where a large operand is transposed, and likes the small ones column by column.
-            self._turned = like.new_empty(weights.d_in, weights.n_units, dtype=self.dtype)
-            width, batch = self._products.shape[1], recipe.batch
+            self._decoder_transposed = like.new_empty(weights.d_in, weights.n_units, dtype=self.dtype)
+            width, batch = self._whole.shape[1], recipe.batch
             self._inputs, self._errors = (self._activations.new_zeros(width, batch).T for _ in range(2))
-            self._inputs[:, weights.d_in] = 1
-        self._errors[:, weights.d_in] = 1
+            for operand in (self._inputs, self._errors):
+                operand[:, weights.d_in] = 1
 
     def __call__(
         self,
@@ -72,10 +72,11 @@ class DensePass:
             norms = w_dec.norm(dim=1) if self.sparsity.norm_weighted else torch.ones_like(b_enc)
             self._decoder[:, d_in].copy_(norms * share)
 
-        self._encode(self.weights.centred(inputs))
-        torch.mm(self._encode.encoder, self._encode.inputs.T, out=self._activations)
+        self._operands.write(self.weights.centred(inputs))
+        torch.mm(self._operands.encoder, self._operands.inputs.T, out=self._activations)
         near, above = self._sparsify()
         error = self._decode()
+        # Row by row, because one norm in bfloat16 would be a number of three digits.
         squared = torch.linalg.vector_norm(error, dim=1).to(b_enc.dtype).square().sum() * scale
         error.mul_(2 * scale)
 
@@ -86,7 +87,7 @@ class DensePass:
         firings = count_firings(self._activations) if count else None
         revived = dead if isinstance(self.sparsity, JumpRelu) and dead is not None and len(dead) else None
         below = self._activations[revived] == 0 if revived is not None else None
-        self._turn_into_gradient(near, share)
+        self._into_gradient(near, share)
         gradient(b_enc).copy_(self._product(self._inputs, gradient(w_enc)))
         if revived is not None and below is not None:
             penalty = penalty + self._pre_activation_loss(below, revived, sums)
@@ -96,12 +97,13 @@ class DensePass:
         return StepResult.of(squared, penalty, sums > 0, firings)
 
     def _decode(self) -> Float[Tensor, "row column"]:
-        """Write the errors; they, or their transpose, row by row as they lie."""
+        """Write the errors; without the extra columns, (token, d_in) or (d_in, token) as they lie in memory."""
         d_in, x, e = self.weights.d_in, self._inputs, self._errors
-        if self._turned is not None:
-            _transpose(self._encode.inputs[:, :d_in], x[:, :d_in].T)
-            _transpose(self._decoder[:, :d_in], self._turned)
-            error = torch.addmm(x[:, :d_in].T, self._turned, self._activations, beta=-1, out=e[:, :d_in].T)
+        if self._decoder_transposed is not None:
+            _transpose(self._operands.inputs[:, :d_in], x[:, :d_in].T)
+            _transpose(self._decoder[:, :d_in], self._decoder_transposed)
+            reconstructed = self._decoder_transposed, self._activations
+            error = torch.addmm(x[:, :d_in].T, *reconstructed, beta=-1, out=e[:, :d_in].T)
         else:
             torch.addmm(x, self._activations.T, self._decoder, beta=-1, out=e)
             e[:, d_in] = 1
@@ -113,7 +115,7 @@ class DensePass:
     def _product(self, right: Float[Tensor, "token column"], out: Float[Tensor, "unit d_in"]) -> Float[Tensor, " unit"]:
         """The activations, or their gradient, times `right`: the first columns into `out`; the column after them."""
         d_in = self.weights.d_in
-        whole = torch.mm(self._activations, right, out=self._products)
+        whole = torch.mm(self._activations, right, out=self._whole)
         out.copy_(whole[:, :d_in])
         return whole[:, d_in].to(out.dtype, copy=True)
 
@@ -144,7 +146,7 @@ class DensePass:
             case _:
                 assert_never(self.sparsity)
 
-    def _turn_into_gradient(self, near: Int64[Tensor, " near"], share: float) -> None:
+    def _into_gradient(self, near: Int64[Tensor, " near"], share: float) -> None:
         """The activations' gradient takes their place, some units at a time; the thresholds get theirs."""
         f, units = self._activations, len(self._gradient)
         if isinstance(self.sparsity, JumpRelu):
@@ -184,7 +186,7 @@ class DensePass:
         assert isinstance(self.sparsity, JumpRelu)
         share = self.sparsity.pre_act_weight / below.shape[1]
         w_enc, b_enc, threshold = self.weights.W_enc, self.weights.b_enc, self.weights.threshold
-        centred = self._encode.inputs[:, : w_enc.shape[1]]
+        centred = self._operands.inputs[:, : w_enc.shape[1]]
         times = below.sum(1, dtype=b_enc.dtype)
         of_all = w_enc[dead] @ centred.sum(0, dtype=w_enc.dtype) + b_enc[dead] * len(centred)
         rows = centred.new_zeros(rounded_up(len(dead)), len(centred))

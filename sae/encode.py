@@ -1,4 +1,4 @@
-"""What both kinds of step begin with: the pre-activations, and the ReLU on them."""
+"""What both kinds of step begin with: the operands of the pre-activations, and the ReLU on these."""
 
 import torch
 from jaxtyping import Float
@@ -11,8 +11,8 @@ _ALIGNED = 32
 """Columns come in multiples of this, which are two tiles of AMX."""
 
 
-class Encode:
-    """The operands of the one product that gives the pre-activations of a batch, biases and all.
+class Operands:
+    """The two operands of the product that gives the pre-activations of a batch, biases and all.
 
     They are wider than the site by a column, and some of zeros: ones beside the inputs, biases beside the encoder. A
     bias added by `torch.addmm` costs a pass over (token, unit), and rows of a power of two share places in the cache.
@@ -27,8 +27,8 @@ class Encode:
         """Inputs and ones."""
         self.inputs[:, self._d_in] = 1
 
-    def __call__(self, centred: Float[Tensor, "token d_in"]) -> None:
-        """Write both."""
+    def write(self, centred: Float[Tensor, "token d_in"]) -> None:
+        """Copy a batch and the encoder as it is now into them."""
         self.inputs[:, : self._d_in].copy_(centred)
         self.encoder[:, : self._d_in].copy_(self._weights.W_enc)
         self.encoder[:, self._d_in].copy_(self._weights.b_enc)

@@ -14,7 +14,7 @@ from torch.nn.functional import embedding_bag
 
 from sae.architectures.weights import Weights
 from sae.config import BatchTopK, TopK, TrainingRecipe
-from sae.encode import Encode, in_integers, rectify
+from sae.encode import Operands, in_integers, rectify
 from sae.losses import auxiliary_ratio
 from sae.outcome import StepResult, count_above, gradient, places_above, rounded_up
 
@@ -46,7 +46,7 @@ class SparsePass:
     def __init__(self, weights: Weights, recipe: TrainingRecipe, sparsity: TopK | BatchTopK) -> None:
         self.weights, self.recipe, self.sparsity = weights, recipe, sparsity
         self.dtype = torch.bfloat16 if recipe.precision == "bf16" else weights.W_enc.dtype
-        self._encode = Encode(weights, recipe.batch, self.dtype)
+        self._operands = Operands(weights, recipe.batch, self.dtype)
         self._z = weights.W_enc.new_empty(recipe.batch, weights.n_units, dtype=self.dtype)
 
     def __call__(
@@ -56,8 +56,8 @@ class SparsePass:
         w_enc, b_enc, w_dec, b_dec = self.weights.four()
         batch, elements = len(inputs), self.recipe.elements(self.weights.d_in)
         centred = self.weights.centred(inputs)
-        self._encode(centred)
-        torch.mm(self._encode.inputs, self._encode.encoder.T, out=self._z)
+        self._operands.write(centred)
+        torch.mm(self._operands.inputs, self._operands.encoder.T, out=self._z)
         chosen = self._choose()
         error = embedding_bag(chosen.units, w_dec, chosen.starts, mode="sum", per_sample_weights=chosen.values)
         error.add_(b_dec).sub_(inputs)
@@ -92,7 +92,7 @@ class SparsePass:
         batch, units = z.shape
         match self.sparsity:
             case TopK():
-                values, at = largest(_ordered(z), k)
+                values, at = largest(ordered(z), k)
                 starts = torch.arange(0, batch * k, k, device=z.device)
                 rows = torch.arange(batch, device=z.device).repeat_interleave(k)
                 return Chosen(at.flatten(), self._float(values.view(z.dtype).flatten()).relu_(), rows, starts)
@@ -174,7 +174,7 @@ def largest(values: Real[Tensor, "token unit"], k: int) -> tuple[Real[Tensor, "t
     return found, places.gather(1, at)
 
 
-def _ordered(values: Tensor) -> Tensor:
+def ordered(values: Float[Tensor, "token unit"]) -> Real[Tensor, "token unit"]:
     """`values`, or integers in the same order where these are faster: those below 0 become 0 then, in place."""
     if not in_integers(values):
         return values

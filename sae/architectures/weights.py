@@ -26,7 +26,7 @@ class Inputs:
     """One number above 0."""
 
     def __call__(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_in"]:
-        """The inputs of activations `x`."""
+        """The inputs of activations `x`, multiplied out: in one pass over them."""
         return torch.add(self.centre * -self.scale, x, alpha=self.scale)
 
 

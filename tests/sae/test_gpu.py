@@ -81,6 +81,7 @@ def test_an_interrupted_sweep_goes_on(tmp_path: Path) -> None:
     assert all(dictionary.W_dec.device.type == DEVICE.type for dictionary in found.values())
     on_processor = dict[str, TrainLog]()
     sweep_on(rows, RECIPES, tmp_path / "cpu", on_log=lambda log: on_processor.update({log.name: log}))
+    assert ends.keys() == RECIPES.keys()
     for name, log in ends.items():
         assert log.tokens == STEPS * 64
         assert log.fvu == pytest.approx(on_processor[name].fvu, rel=0.1)

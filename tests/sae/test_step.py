@@ -10,11 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sae import dense
 from sae.architectures.initial import initial_weights
 from sae.architectures.weights import Weights
-from sae.config import JumpRelu, TrainingRecipe
+from sae.config import L1, JumpRelu, TrainingRecipe
 from sae.encode import rectify
 from sae.losses import objective, pre_activations, sparsified
+from sae.outcome import gradient
 from sae.recipes import april_2024, batchtopk, bricken_2023, jumprelu, topk
 from sae.sparse import largest
 from sae.step import Step, matmul_precision, ramp, remove_parallel
@@ -32,6 +34,7 @@ RECIPES = [
     jumprelu(**SIZES, bandwidth=0.5, threshold=0.3, pre_act_weight=0.2),
 ]
 IDS = [f"{i}-{recipe.name}" for i, recipe in enumerate(RECIPES)]
+DENSE = [recipe for recipe in RECIPES if isinstance(recipe.sparsity, L1 | JumpRelu)]
 DEAD = torch.tensor([1, 4, 5, 7])
 
 
@@ -40,6 +43,8 @@ def _weights(recipe: TrainingRecipe, dtype: torch.dtype = torch.float64) -> Weig
     generator = torch.Generator().manual_seed(0)
     for tensor in (weights.W_enc, weights.b_enc, weights.b_dec):
         tensor.add_(torch.randn(tensor.shape, generator=generator, dtype=dtype), alpha=0.3)
+    if isinstance(recipe.sparsity, JumpRelu):
+        weights.threshold.mul_(torch.linspace(0.7, 1.3, UNITS, dtype=dtype))
     return weights
 
 
@@ -52,6 +57,16 @@ def _leaves(weights: Weights, recipe: TrainingRecipe) -> Weights:
     names = ["W_enc", "b_enc", "W_dec", "b_dec", *(["threshold"] if isinstance(recipe.sparsity, JumpRelu) else [])]
     leaves = {name: getattr(weights, name).detach().clone().requires_grad_() for name in names}
     return dataclasses.replace(weights, **leaves)
+
+
+def _gradients(recipe: TrainingRecipe, precision: str, batches: int) -> list[torch.Tensor]:
+    """Of the last of so many batches, in float32 or fewer bits."""
+    recipe = dataclasses.replace(recipe, precision=precision)
+    weights = _weights(recipe, torch.float32)
+    step = Step(weights, recipe)
+    for seed in range(1, batches + 1):
+        step.backward(_batch(seed, torch.float32), 0.3, DEAD)
+    return [gradient(tensor) for tensor in weights.trained(recipe.sparsity)]
 
 
 @pytest.mark.parametrize("dead", [None, DEAD], ids=["alive", "dead"])
@@ -73,6 +88,27 @@ def test_gradients_equal_autograd(recipe: TrainingRecipe, dead: torch.Tensor | N
     active = sparsified(pre_activations(weights, x), weights, recipe.sparsity) > 0
     assert torch.equal(result.fired, active.any(0))
     assert result.firings == active.sum()
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-6), ("bf16", 0.02)])
+@pytest.mark.parametrize("recipe", DENSE, ids=lambda recipe: recipe.name)
+def test_gradients_do_not_depend_on_blocks(
+    recipe: TrainingRecipe, precision: str, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks of few units and rows, the last of them not whole, give the gradients of one block."""
+    one = _gradients(recipe, precision, batches=1)
+    for name, size in {"_UNITS_NEAR": 3, "_UNITS_OF_GRADIENT": 4, "_BLOCK": 5}.items():
+        monkeypatch.setattr(dense, name, size)
+    for whole, parts in zip(one, _gradients(recipe, precision, batches=1), strict=True):
+        assert (whole - parts).norm() <= tolerance * whole.norm()
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=IDS)
+def test_gradients_in_bfloat16_are_those_in_full_precision_but_for_rounding(recipe: TrainingRecipe) -> None:
+    """Every one is within a tenth of its norm, also of a second batch, in buffers that are no longer new."""
+    full, short = (_gradients(recipe, precision, batches=2) for precision in ("fp32", "bf16"))
+    for wanted, found in zip(full, short, strict=True):
+        assert (wanted - found).norm() < 0.1 * wanted.norm()
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=IDS)

@@ -158,8 +158,9 @@ def test_signs_and_layers(small: Subject, gated: Subject, tmp_path: Path) -> Non
 
 def test_unknown_sites_get_the_nearest_name(small: Subject) -> None:
     """A misspelt hook and a layer too many are answered with a site that exists."""
-    with pytest.raises(UserError, match=r"nearest is blocks\.0\.mlp\.hook_post\."):
+    with pytest.raises(UserError, match=r"nearest is blocks\.0\.mlp\.hook_post\.") as error:
         small.site("blocks.0.mlp.hook_pots")
+    assert error.value.usage
     with pytest.raises(UserError, match=r"nearest is blocks\.\d\.hook_resid_post\."):
         small.site("blocks.7.hook_resid_post")
 

@@ -75,7 +75,8 @@ def lines(given: argparse.Namespace) -> tuple[str, list[tuple[str, ...]]]:
             lost = f"{place} is gone, and not all of it was measured."
             raise UserError(lost, do=f"Remove the lines of {width} {name} from {runs.file}: it is trained again then.")
     _evaluate(model, site, held_out, work, chosen, runs)
-    counted = corpus.windows.select(np.arange(min(len(corpus.windows), -(-given.density // 127))))
+    held = np.cumsum(corpus.windows.length - corpus.windows.first)
+    counted = corpus.windows.select(np.flatnonzero(held - corpus.windows.length < given.density))
     for width in given.widths:
         of_width = {setting: row for setting, row in chosen.items() if setting.on == str(width)}
         _count(model, site, counted, work, of_width, runs)

@@ -62,7 +62,8 @@ def lines(given: argparse.Namespace) -> tuple[str, list[tuple[str, ...]]]:
     count = min(given.tokens + _POOL * given.batch, windows.n_tokens)
     rows = Kept(model, site, windows, count, given.work / f"rows-{count}.npy")
     held_out = score_windows(corpus, given.evaluated, 0)
-    looked_at = next(_rows(model, site, held_out, _LOOKED_AT))
+    some = np.random.default_rng(0).permutation(len(held_out))[: -(-_LOOKED_AT // 127)]
+    looked_at = model.rows(site, held_out.select(np.sort(some)))
     work = given.work / str(given.tokens)
     chosen = dict[Setting, dict[str, Any]]()
     for width, name in itertools.product(given.widths, given.recipes):

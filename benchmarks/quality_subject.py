@@ -62,8 +62,7 @@ def lines(given: argparse.Namespace) -> tuple[str, list[tuple[str, ...]]]:
     count = min(given.tokens + _POOL * given.batch, windows.n_tokens)
     rows = Kept(model, site, windows, count, given.work / f"rows-{count}.npy")
     held_out = score_windows(corpus, given.evaluated, 0)
-    some = np.random.default_rng(0).permutation(len(held_out))[: -(-_LOOKED_AT // 127)]
-    looked_at = model.rows(site, held_out.select(np.sort(some)))
+    looked_at = model.rows(site, score_windows(corpus, _LOOKED_AT, 0))
     work = given.work / str(given.tokens)
     chosen = dict[Setting, dict[str, Any]]()
     for width, name in itertools.product(given.widths, given.recipes):

@@ -13,13 +13,7 @@ from sae.errors import UserError
 from sae.features import UnitBlock, firing_densities, site_sample, stream_units, unit_activations, unit_sample
 from sae.sites import Site
 from sae.subject import Subject
-from tests.sae.tiny import NEURONS, gpt2, llama, random_windows
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Subject:
-    """A GPT-2 with ReLU neurons."""
-    return gpt2(tmp_path_factory.mktemp("gpt2"))
+from tests.sae.tiny import NEURONS, llama, random_windows
 
 
 @pytest.fixture(scope="module")

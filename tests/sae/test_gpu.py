@@ -10,6 +10,7 @@ import torch
 
 from sae.architectures.initial import initial_weights
 from sae.config import TrainingRecipe
+from sae.dictionary import on_device
 from sae.features import stream_units
 from sae.metrics import evaluate_dictionary
 from sae.recipes import april_2024, batchtopk, bricken_2023, jumprelu, topk
@@ -94,9 +95,7 @@ def test_a_dictionary_of_a_subject_is_trained_measured_and_harvested(tmp_path: P
     windows, name = random_windows(here, 40), "blocks.0.mlp.hook_post"
     recipe = topk(d_sae=32, tokens=64 * 40, batch=64, pool_batches=4, k=4)
     dictionary = train(there, there.site(name), windows, recipe, tmp_path / "sae")
-    moved = dataclasses.replace(
-        dictionary, **{each: getattr(dictionary, each).cpu() for each in ("W_enc", "b_enc", "W_dec", "b_dec")}
-    )
+    moved = on_device(dictionary, "cpu")
     found, wanted = (
         evaluate_dictionary(subject, subject.site(name), own, windows)
         for subject, own in ((there, dictionary), (here, moved))

@@ -15,12 +15,6 @@ from tests.sae.tiny import NEURONS, gpt2, own_windows, random_windows
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Subject:
-    """A GPT-2 with ReLU neurons."""
-    return gpt2(tmp_path_factory.mktemp("gpt2"))
-
-
-@pytest.fixture(scope="module")
 def windows(small: Subject) -> Windows:
     """Windows with BOS and padding that the model predicts well."""
     return own_windows(small, 20)

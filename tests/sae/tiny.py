@@ -110,11 +110,16 @@ def random_windows(subject: Subject, n: int, seed: int = 0) -> Windows:
     return Windows(tokens, length, np.zeros(n, dtype=np.int32), np.zeros(n, dtype=np.int32), first=1)
 
 
+def tokens_of(windows: Windows) -> torch.Tensor:
+    """The windows' tokens as the model wants them."""
+    return torch.from_numpy(windows.tokens.astype(np.int64))
+
+
 @torch.no_grad()
 def own_windows(subject: Subject, n: int) -> Windows:
     """Windows that the model predicts well, so that tampering with it costs loss: its own likeliest continuations."""
     windows = random_windows(subject, n)
-    tokens = torch.from_numpy(windows.tokens.astype(np.int64))
+    tokens = tokens_of(windows)
     for at in range(2, CONTEXT):
         tokens[:, at] = subject.model(tokens[:, :at]).logits[:, -1].argmax(-1)
     written = np.where(windows.counted(), tokens.numpy(), windows.tokens).astype(np.int32)

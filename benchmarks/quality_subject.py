@@ -37,14 +37,12 @@ SITE = "blocks.0.mlp.hook_post"
 _POOL = 64
 """Batches in the pool, beyond the tokens trained on."""
 _PIECE = 8192
-_LOOKED_AT = 40_000
-"""Held-out rows, about, by which the L0 of a run is found."""
 _ALIGNED = 0.9
 """Cosine with one neuron above which a unit's direction is that neuron."""
 _STARTS = {
-    "bricken-2023": {512: 0.00226, 2048: 0.0053, 4096: 0.0055, 16_384: 0.0085},
-    "april-2024": {512: 1.04, 2048: 7.9, 4096: 20.0, 16_384: 40.0},
-    "jumprelu": {512: 0.0022, 2048: 0.0032, 4096: 0.0047, 16_384: 0.012},
+    "bricken-2023": {512: 0.0023, 2048: 0.0049, 4096: 0.0053, 16_384: 0.0068},
+    "april-2024": {512: 1.12, 2048: 9.5, 4096: 38.0, 16_384: 50.0},
+    "jumprelu": {512: 0.0019, 2048: 0.0027, 4096: 0.0037, 16_384: 0.0185},
 }
 """Sparsity weights to try first, by width (the nearest one): near an L0 of 20 on the embedded subject."""
 HEAD = ("width", "recipe", "weight", "L0", "FVU", "recovered, zero", "recovered, mean", "a neuron",
@@ -62,12 +60,12 @@ def lines(given: argparse.Namespace) -> tuple[str, list[tuple[str, ...]]]:
     count = min(given.tokens + _POOL * given.batch, windows.n_tokens)
     rows = Kept(model, site, windows, count, given.work / f"rows-{count}.npy")
     held_out = score_windows(corpus, given.evaluated, 0)
-    looked_at = model.rows(site, score_windows(corpus, _LOOKED_AT, 0))
+    held_out_rows = model.rows(site, held_out)
     work = given.work / str(given.tokens)
     chosen = dict[Setting, dict[str, Any]]()
     for width, name in itertools.product(given.widths, given.recipes):
         setting = Setting("subject", str(width), name, 0, given.tokens, given.l0)
-        make = partial(_train, given, rows, looked_at, name, width)
+        make = partial(_train, given, rows, held_out_rows, name, width)
         row = chosen[setting] = matched(setting, runs, make, given.tries, _start(name, width))
         place = _place(work, str(width), name, row["weight"])
         tables = ("losses", "counts") if given.density else ("losses",)
@@ -81,13 +79,13 @@ def lines(given: argparse.Namespace) -> tuple[str, list[tuple[str, ...]]]:
         of_width = {setting: row for setting, row in chosen.items() if setting.on == str(width)}
         _count(model, site, counted, work, of_width, runs)
     said = (
-        f"{given.subject} at {SITE}, {site.width} neurons, of which {_fires(looked_at):.1f} fire on a token: the "
+        f"{given.subject} at {SITE}, {site.width} neurons, of which {_fires(held_out_rows):.1f} fire on a token: the "
         f"neurons themselves are a dictionary with that L0 and no error. {given.tokens:,} tokens of the explain split, "
-        f"batch {given.batch:,}, precision {given.precision or 'of the recipe'}, one seed, all at the learning rate of "
-        f"topk; {held_out.n_tokens:,} "
-        f"tokens of the score split for L0, FVU and the losses. *A neuron*: share of living units whose direction has "
-        f"a cosine above {_ALIGNED} with one neuron. Dead: never fired; ultra-low: fired, with a density below 1e-6; "
-        f"both in the number of tokens in brackets, of both splits, encoded in bfloat16 products (TopK wholly in it)."
+        f"batch {given.batch:,}, precision {given.precision}, one seed, all at the learning rate of topk; "
+        f"{held_out.n_tokens:,} tokens of the score split for L0 (matched on them), FVU and the losses. *A neuron*: "
+        f"share of living units whose direction has a cosine above {_ALIGNED} with one neuron. Dead: never fired; "
+        f"ultra-low: fired, with a density below 1e-6; both in the number of tokens in brackets, of both splits, "
+        f"encoded in bfloat16 products (TopK wholly in it)."
     )
     return said, [_line(setting, row, runs) for setting, row in chosen.items()]
 
@@ -155,23 +153,23 @@ def _place(work: Path, width: str, name: str, weight: float) -> Path:
 
 
 def _train(
-    given: argparse.Namespace, rows: Kept, looked_at: Tensor, name: str, width: int, field: str, weight: float
+    given: argparse.Namespace, rows: Kept, held_out: Tensor, name: str, width: int, field: str, weight: float
 ) -> dict[str, Any]:
-    """A dictionary in its place on disk; its L0 and error on `looked_at`."""
-    changes: dict[str, Any] = {field: weight, **({"precision": given.precision} if given.precision else {})}
-    recipe = paced(name, d_sae=width, tokens=given.tokens, batch=given.batch, checkpoint_every=10**12, **changes)
+    """A dictionary in its place on disk; its L0 and error on `held_out`."""
+    changes: dict[str, Any] = {field: weight, "precision": given.precision, "checkpoint_every": 10**12}
+    recipe = paced(name, d_sae=width, tokens=given.tokens, batch=given.batch, **changes)
     place = _place(given.work / str(given.tokens), str(width), name, weight)
     shutil.rmtree(place, ignore_errors=True)
     dictionary = train_on(rows, recipe, place)
     directions = torch.nn.functional.normalize(dictionary.directions(), dim=1)
     fired, error = torch.zeros(width), 0.0
-    for begin, activations in encoded(dictionary, looked_at):
+    for begin, activations in encoded(dictionary, held_out):
         fired += (activations > 0).sum(0)
-        error += float((dictionary.decode(activations) - looked_at[begin : begin + len(activations)]).square().sum())
-    variance = float((looked_at - looked_at.mean(0)).square().sum())
+        error += float((dictionary.decode(activations) - held_out[begin : begin + len(activations)]).square().sum())
+    variance = float((held_out - held_out.mean(0)).square().sum())
     aligned = directions.abs().amax(1)[fired > 0] > _ALIGNED
     return {
-        "l0": float(fired.sum() / len(looked_at)),
+        "l0": float(fired.sum() / len(held_out)),
         "fvu": error / variance,
         "aligned": float(aligned.float().mean()),
     }
@@ -212,7 +210,7 @@ def _count(
     edge = ULTRA_LOW * windows.n_tokens
     counts = {each: torch.zeros(dictionary.n_units) for each, dictionary in missing.items()}
     open_units = {each: torch.arange(dictionary.n_units) for each, dictionary in missing.items()}
-    for x in _rows(model, site, windows, 200_000):
+    for x in _rows(model, site, windows, 20_000):
         for each, dictionary in missing.items():
             if isinstance(dictionary, TopKAutoencoder):
                 counts[each] += _winners(dictionary, x)
@@ -220,7 +218,8 @@ def _count(
             units = open_units[each]
             with matmul_precision("medium"):
                 for _, activations in encoded(_only(dictionary, units), x):
-                    counts[each][units] += (activations > 0).sum(0)
+                    fired = activations.amax(0).nonzero().squeeze(1)  # of the silent ones, nothing is counted
+                    counts[each][units[fired]] += (activations.index_select(1, fired) > 0).sum(0)
             open_units[each] = units[counts[each][units] < edge]
     for each, count in counts.items():
         below = int(((count > 0) & (count < edge)).sum())

@@ -23,6 +23,7 @@ import torch
 from autointerp.training import summary
 from benchmarks import quality_subject
 from benchmarks.matching import Runs, Setting, matched, paced
+from sae.step import fastest_precision
 from sae.synthetic import Kind, Planting, plant
 from sae.trainer import train_on
 from sae.truth import evaluate_truth
@@ -116,7 +117,7 @@ def main() -> None:
         table.set_defaults(page=f"sae_{page}.md", runs=f"sae_{page}.jsonl")
         table.add_argument("--recipes", nargs="+", default=RECIPES)
         table.add_argument("--tokens", type=int, default=tokens)
-        table.add_argument("--tries", type=int, default=6)
+        table.add_argument("--tries", type=int, default=6 if name == "truth" else 4)
         table.add_argument("--threads", type=int, default=1 if name == "truth" else torch.get_num_threads())
         if name == "truth":
             table.add_argument("--kinds", nargs="+", default=("independent", "zipf", "correlated", "hierarchical"))
@@ -126,9 +127,9 @@ def main() -> None:
             table.add_argument("--subject", default="embedded")
             table.add_argument("--widths", type=int, nargs="+", default=(512, 2048, 4096, 16_384))
             table.add_argument("--l0", type=float, default=20.0)
-            table.add_argument("--precision", help="instead of the recipes' own")
+            table.add_argument("--precision", default=fastest_precision("cpu"))
             table.add_argument("--evaluated", type=int, default=100_000)
-            table.add_argument("--batch", type=int, default=2048)
+            table.add_argument("--batch", type=int, default=1024)
             table.add_argument("--work", type=Path, default=Path("runs/sae_quality"), help="rows and dictionaries")
             table.add_argument("--density", type=int, default=10_000_000)
     given = parser.parse_args()

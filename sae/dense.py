@@ -94,7 +94,7 @@ class DensePass:
         torch.sum(self._errors[:, :d_in], 0, dtype=b_dec.dtype, out=gradient(b_dec))
         if self.weights.pre_encoder_bias:
             gradient(b_dec).sub_(gradient(b_enc) @ w_enc)
-        return StepResult.of(squared, penalty, sums > 0, firings)
+        return StepResult(squared, penalty, sums > 0, firings)
 
     def _decode(self) -> Float[Tensor, "row column"]:
         """Write the errors; without the extra columns, (token, d_in) or (d_in, token) as they lie in memory."""

@@ -107,10 +107,10 @@ def pre_activation_loss(
     return sparsity.pre_act_weight * (weights.threshold[dead] - z[:, dead]).relu().sum(1).mean()
 
 
-def auxiliary_ratio(inputs: Float[Tensor, "token d_in"], left: Float[Tensor, "token d_in"]) -> float:
+def auxiliary_ratio(inputs: Float[Tensor, "token d_in"], left: Float[Tensor, "token d_in"]) -> Float[Tensor, ""]:
     """Variance of the inputs over that of the error that is left, about their means; 0 where there is no error."""
     of_inputs, of_left = ((each - each.mean(0)).square().sum() for each in (inputs, left))
-    return float(of_inputs / of_left) if of_left > 0 else 0.0
+    return torch.where(of_left > 0, of_inputs / of_left, 0.0)
 
 
 def _apply(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:

@@ -10,24 +10,21 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False, slots=True)
 class StepResult:
-    """What a step saw, before it changed the weights."""
+    """What a step saw, before it changed the weights. Tensors, because a GPU would be idle while they are read."""
 
-    loss: float
-    """Objective: squared error plus penalty, mean over the batch."""
-    mse: float
-    """Its squared error, in the objective's own scale (mean or sum over elements)."""
-    penalty: float
+    mse: Float[Tensor, ""]
+    """The objective's squared error, in its own scale (mean or sum over elements), mean over the batch."""
+    penalty: Float[Tensor, ""]
     """The rest of it with its weight: L1, L0, or the dead units' loss."""
     fired: Bool[Tensor, " unit"]
     """Units that fired at least once in the batch."""
     firings: int | None
     """How many activations of the batch are above 0; None where it was not asked for."""
 
-    @classmethod
-    def of(cls, mse: Tensor, penalty: Tensor, fired: Tensor, firings: int | None) -> "StepResult":
-        """From tensors of one number each, read together."""
-        first, second = torch.stack([mse, penalty]).tolist()
-        return cls(first + second, first, second, fired, firings)
+    @property
+    def loss(self) -> Float[Tensor, ""]:
+        """Objective."""
+        return self.mse + self.penalty
 
 
 def gradient(tensor: Tensor) -> Tensor:

@@ -92,10 +92,9 @@ class Ranks:
         """
         if self.count == 1:
             return result
-        seen = torch.cat([result.fired.new_tensor([result.mse, result.penalty], dtype=torch.float32), result.fired])
+        seen = torch.cat([torch.stack([result.mse, result.penalty]).float(), result.fired])
         self.mean([*tensors, seen])
-        mse, penalty = seen[:2].tolist()
-        return dataclasses.replace(result, loss=mse + penalty, mse=mse, penalty=penalty, fired=seen[2:] > 0)
+        return dataclasses.replace(result, mse=seen[0], penalty=seen[1], fired=seen[2:] > 0)
 
 
 ALONE = Ranks()

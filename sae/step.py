@@ -3,7 +3,6 @@
 No graph is recorded, and what has a row per token and a column per unit is allocated once.
 """
 
-import math
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -28,6 +27,8 @@ class Step:
         self.trained = weights.trained(recipe.sparsity)
         for tensor in self.trained:
             tensor.grad = torch.zeros_like(tensor)
+        self.failed = weights.W_enc.new_zeros((), dtype=torch.float32)
+        """1 once a loss was not finite, else 0."""
         self.optimizer = torch.optim.Adam(self.trained, lr=recipe.learning_rate, betas=recipe.betas, fused=True)
         self._pass: DensePass | SparsePass
         match recipe.sparsity:
@@ -49,13 +50,12 @@ class Step:
         """Train on one batch of `inputs`, or this rank's part of it, centred and scaled already.
 
         `weight` is that of the sparsity penalty, `dead` the units that a loss of their own trains; with `count` the
-        activations above 0 are counted. Where the loss is not finite, no weight changes.
+        activations above 0 are counted. Once a loss is not finite, no weight changes any more.
         """
         with matmul_precision(self.recipe.precision):
             result = self.backward(inputs, weight, dead, count=count)
         result = self.ranks.agree(result, self._different())
-        if not math.isfinite(result.loss):
-            return result
+        self.failed.masked_fill_(~result.loss.isfinite(), 1.0)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         w_dec = self.weights.W_dec
@@ -64,9 +64,10 @@ class Step:
         if self.recipe.clip is not None:
             # Adam divides by this as it reads the gradients, so that clipping is no pass of its own.
             self.optimizer.grad_scale = (self._gradient_norm() / self.recipe.clip).clamp_min(1.0)  # type: ignore[attr-defined]
+        self.optimizer.found_inf = self.failed  # type: ignore[attr-defined]
         self.optimizer.step()
         if self.recipe.unit_norm:
-            w_dec.div_(w_dec.norm(dim=1, keepdim=True))
+            w_dec.div_(w_dec.norm(dim=1, keepdim=True).masked_fill_(self.failed > 0, 1.0))
         if isinstance(self.recipe.sparsity, JumpRelu):
             self.weights.threshold.clamp_(min=0)
         return result

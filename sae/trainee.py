@@ -103,7 +103,8 @@ class Trainee:
 
         Several ranks give their parts of the batch and their own pools.
 
-        Raises `UserError` where the loss is not finite; the trained weights are then those before `batch`.
+        Raises `UserError` where a loss is not finite; the trained weights are those before it. A GPU would have to stop
+        for every loss to be read, so that there it is raised at the next log record or by `save`.
         """
         recipe = self.recipe
         inputs = self.inputs(batch)
@@ -115,11 +116,8 @@ class Trainee:
         dead = self.dead() if not isinstance(recipe.sparsity, L1) else None
         logged = self._due(self.done + 1, recipe.log_every)
         result = self.step(inputs, weight=weight, learning_rate=learning_rate, dead=dead, count=logged)
-        if not math.isfinite(result.loss):
-            raise UserError(
-                f"The loss is {result.loss} at step {self.done}, after {self.tokens} tokens{self._called()}.",
-                do="Lower the learning rate, or check the activations.",
-            )
+        if logged or inputs.device.type == "cpu":
+            self._check()
         self.done += 1
         self._count(result)
         log = self._log(inputs, result, learning_rate) if logged else None
@@ -144,8 +142,9 @@ class Trainee:
     ) -> Trained:
         """Write the autoencoder in SAELens format, with its firing rates on `pool` (every rank's), and return it.
 
-        Raises `UserError` where a weight is not finite.
+        Raises `UserError` where a loss was not finite, or a weight is not.
         """
+        self._check()
         finished = self.dictionary()
         if not all(tensor.isfinite().all() for tensor in (*self.weights.four(), self.weights.threshold)):
             raise UserError(
@@ -214,6 +213,13 @@ class Trainee:
     def _called(self) -> str:
         return f" ({self.name})" if self.name else ""
 
+    def _check(self) -> None:
+        if self.step.failed:
+            raise UserError(
+                f"The loss is no longer finite at step {self.done}, after {self.tokens} tokens{self._called()}.",
+                do="Lower the learning rate, or check the activations.",
+            )
+
     def _count(self, result: StepResult) -> None:
         self.last_fired.masked_fill_(result.fired, self.done)
         # A unit this rare fires at most once in a batch, so that batches are as good as tokens, and free.
@@ -255,7 +261,8 @@ class Trainee:
         mean = inputs.mean(0)
         self.ranks.mean([mean])
         variance = self.ranks.average((inputs - mean).square().sum(1).mean().item()) / elements
-        fvu = result.mse / variance if variance else math.nan
+        mse, penalty = torch.stack([result.mse, result.penalty]).tolist()
+        fvu = mse / variance if variance else math.nan
         if fvu > _DIVERGED:
             raise UserError(
                 f"The training diverges{self._called()}: the error is {fvu:.3g} times the variance at step {self.done}",
@@ -268,9 +275,9 @@ class Trainee:
             name=self.name,
             architecture=type(self.recipe.sparsity).__name__,
             tokens=self.tokens,
-            loss=result.loss,
-            mse=result.mse,
-            penalty=result.penalty,
+            loss=mse + penalty,
+            mse=mse,
+            penalty=penalty,
             l0=self.ranks.average((result.firings or 0) / len(inputs)),
             fvu=fvu,
             dead=len(self.dead()),

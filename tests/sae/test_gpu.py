@@ -45,7 +45,7 @@ def _losses(recipe: TrainingRecipe, device: torch.device, steps: int) -> list[fl
     step = Step(initial_weights(recipe, batches[0]), recipe)
     dead = torch.arange(0, recipe.d_sae, 7, device=device)
     return [
-        step(x, weight=0.3, learning_rate=1e-3, dead=dead if i % 2 else None, count=True).loss
+        step(x, weight=0.3, learning_rate=1e-3, dead=dead if i % 2 else None, count=True).loss.item()
         for i, x in enumerate(batches)
     ]
 

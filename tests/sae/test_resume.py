@@ -20,6 +20,7 @@ from sae.architectures.weights import Trained
 from sae.checkpoint import find_checkpoint
 from sae.errors import UserError
 from sae.formats import load_dictionary
+from sae.formats.saelens import SaeMetadata
 from sae.outcome import StepResult
 from sae.trainee import Trainee, TrainLog
 from sae.trainer import sweep_on
@@ -212,6 +213,15 @@ def test_weights_that_are_not_finite_replace_no_checkpoint(tmp_path: Path, monke
     monkeypatch.setattr(Trainee, "_count", poison)
     with pytest.raises(UserError, match=r"no longer finite[\s\S]*The last good checkpoint is .*checkpoint-1280\."):
         sweep_on(rows, {"": RECIPES["topk"]}, tmp_path)
+
+
+def test_a_loss_that_was_not_finite_is_told_before_anything_is_saved(tmp_path: Path) -> None:
+    """A GPU's losses are not read at every step."""
+    trainee = Trainee.new("", RECIPES["topk"], next(rows(0)))
+    trainee.step.failed.fill_(1.0)
+    with pytest.raises(UserError, match="The loss is no longer finite at step 0"):
+        trainee.save(tmp_path, SaeMetadata())
+    assert not list(tmp_path.iterdir())
 
 
 def test_ten_minutes_without_a_checkpoint_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The outcomes that count, looked up by arm and measure."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -24,7 +25,6 @@ OF_CEILING = "of_ceiling"
 That is a reference and no bound: fractional predictions can score higher."""
 SEEN = "{}_seen"
 """Names a headline again with an interval that holds only the false predictions that were drawn."""
-_REFERENCES = ("constant", "anchor", "unigram", "bigram", "quantised_oracle")
 _RATES = {"accuracy", "balanced_accuracy"}
 """Headlines that are between 0 and 1; correlations are between -1 and 1."""
 _UNCONTRASTED = ("constant_", "anchor_", "bigram_", FLOOR)
@@ -69,17 +69,18 @@ class Counted:
         }
         self.main += [name for name, known in derived.items() if known]
         self.contrasted = [name for name in self.main if not name.startswith(_UNCONTRASTED)]
+        self._values = {outcome.unit: _defined(outcome, headline) for outcome in counted}
 
     def values(
         self, arm: str, measure: str, keep: Callable[[Outcome], bool] = lambda _: True
     ) -> Float[np.ndarray, " unit"]:
         """`measure` of every kept unit of `arm` where it is defined, in admission order."""
-        found = (self.value(outcome, measure) for outcome in self.arms.get(arm, []) if keep(outcome))
+        found = (self._values[each.unit].get(measure) for each in self.arms.get(arm, []) if keep(each))
         return np.array([value for value in found if value is not None], dtype=np.float64)
 
     def sample(self, arm: str, measure: str, keep: Callable[[Outcome], bool] = lambda _: True) -> Sample:
         """The same with what each document does to it; values alone where that is not known of every unit."""
-        kept = [(each, self.value(each, measure)) for each in self.arms.get(arm, []) if keep(each)]
+        kept = [(each, self._values[each.unit].get(measure)) for each in self.arms.get(arm, []) if keep(each)]
         values = np.array([value for _, value in kept if value is not None], dtype=np.float64)
         found = [_influence(each, measure, self.headline) for each, value in kept if value is not None]
         return _sample(values, [each for each in found if each is not None])
@@ -108,33 +109,29 @@ class Counted:
 
     def value(self, outcome: Outcome, measure: str) -> float | None:
         """One unit's `measure`, None where it failed or is undefined."""
-        if measure in (LIFT, BIGRAM_LIFT, FLOOR, ABOVE_FLOOR, OF_CEILING):
-            known = {name: self.value(outcome, f"{name}_{self.headline}") for name in _REFERENCES}
-            return _derived(measure, self.value(outcome, self.headline), known)
-        found = outcome.result.measures.get(measure) if isinstance(outcome.result, Score) else None
-        return found.value if isinstance(found, Measure) else None
+        return self._values[outcome.unit].get(measure)
 
     def rng(self, *words: str) -> np.random.Generator:
         """A generator of its own for what is named, so that no number depends on which others are computed."""
         return np.random.default_rng([self.seed, *"/".join(words).encode()])
 
 
-def _derived(measure: str, score: float | None, known: Mapping[str, float | None]) -> float | None:
-    """`measure` of a unit from its score and those of the reference predictors; None where it is undefined."""
+def _defined(outcome: Outcome, headline: str) -> dict[str, float]:
+    """One unit's measures that are defined, by name, and what follows from its score and the reference predictors'."""
+    measures = outcome.result.measures if isinstance(outcome.result, Score) else {}
+    known = {name: measure.value for name, measure in measures.items() if isinstance(measure, Measure)}
+    score = known.get(headline)
     if score is None:
-        return None
-    constant, anchor, ceiling = known["constant"] or 0.0, known["anchor"], known["quantised_oracle"]
-    floor = constant if anchor is None else max(constant, anchor)
-    match measure:
-        case "lift" | "lift_bigram":
-            below = known["unigram" if measure == LIFT else "bigram"]
-            return None if below is None else score - below
-        case "floor":
-            return floor
-        case "above_floor":
-            return score - floor
-        case _:
-            return None if ceiling is None or ceiling <= floor else (score - floor) / (ceiling - floor)
+        return known
+    constant, anchor, ceiling = (known.get(f"{name}_{headline}") for name in ("constant", "anchor", "quantised_oracle"))
+    floor = max(constant or 0.0, -math.inf if anchor is None else anchor)
+    known |= {FLOOR: floor, ABOVE_FLOOR: score - floor}
+    if ceiling is not None and ceiling > floor:
+        known[OF_CEILING] = (score - floor) / (ceiling - floor)
+    for lift, name in ((LIFT, "unigram"), (BIGRAM_LIFT, "bigram")):
+        if (below := known.get(f"{name}_{headline}")) is not None:
+            known[lift] = score - below
+    return known
 
 
 def _sample(values: np.ndarray, influences: Sequence[tuple[np.ndarray, np.ndarray]]) -> Sample:

@@ -171,16 +171,18 @@ def _evaluated(statistic: Statistic, block: tuple[np.ndarray, ...]) -> Float[np.
         case "superior" if len(block) == 1:
             return (1 + np.sign(block[0])).mean(axis=1) / 2
         case "superior":
-            return np.array([_superior(x, y) for x, y in zip(*block, strict=True)])
+            return _superior(*block)
 
 
-def _superior(x: np.ndarray, y: np.ndarray) -> float:
-    """P(X > Y) + P(X = Y) / 2 over all pairs."""
-    if len(x) < len(y):
+def _superior(
+    x: Float[np.ndarray, "resample first"], y: Float[np.ndarray, "resample second"]
+) -> Float[np.ndarray, " resample"]:
+    """P(X > Y) + P(X = Y) / 2 over all pairs of a resample."""
+    if x.shape[1] < y.shape[1]:
         return 1 - _superior(y, x)
-    ordered = np.sort(x)
-    up_to = np.searchsorted(ordered, y, "right") + np.searchsorted(ordered, y, "left")
-    return float(1 - up_to.sum() / (2 * len(x) * len(y)))
+    pairs = zip(np.sort(x), y, strict=True)
+    up_to = [(row.searchsorted(other, "right") + row.searchsorted(other, "left")).sum() for row, other in pairs]
+    return 1 - np.array(up_to) / (2 * x.shape[1] * y.shape[1])
 
 
 def mann_whitney(x: Float[np.ndarray, " first"], y: Float[np.ndarray, " second"]) -> MannWhitney | Undefined:

@@ -22,8 +22,8 @@ from sae.architectures.weights import Trained
 from sae.config import ULTRA_LOW, ULTRA_LOW_TOKENS
 from sae.corpus.corpus import load_corpus
 from sae.corpus.windows import Windows
+from sae.dictionary import CHUNK, encoded
 from sae.errors import UserError
-from sae.features import CHUNK, encoded
 from sae.formats import load_dictionary
 from sae.metrics import evaluate_dictionaries
 from sae.rows import activation_rows

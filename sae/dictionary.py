@@ -1,6 +1,7 @@
 """What is laid over a site: units of activation computed from the site's activations."""
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -8,6 +9,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+CHUNK = 512
+"""Tokens encoded at one time: enough to keep the product busy, few enough to stay near the processor."""
 
 
 @runtime_checkable
@@ -57,6 +61,15 @@ class DictionaryInfo:
     """SHA-256 over its weights and configuration, hexadecimal."""
     explained_variance: float | None = None
     """Share of the site's variance that its files say it explains, 1 for all of it; None where they say nothing."""
+
+
+@torch.no_grad()
+def encoded(
+    dictionary: Dictionary, rows: Float[Tensor, "token d_in"]
+) -> Iterator[tuple[int, Float[Tensor, "token unit"]]]:
+    """Unit activations of `rows`, `CHUNK` rows at a time, each with the index of its first row."""
+    for begin in range(0, len(rows), CHUNK):
+        yield begin, dictionary.encode(rows[begin : begin + CHUNK])
 
 
 _Placed = TypeVar("_Placed", bound=Dictionary)

@@ -10,12 +10,10 @@ from torch import Tensor
 
 from sae.architectures.relu import ReluAutoencoder
 from sae.corpus.windows import Windows
-from sae.dictionary import Dictionary
+from sae.dictionary import Dictionary, encoded
 from sae.sites import Site
 from sae.subject import Subject
 
-CHUNK = 512
-"""Tokens encoded at one time: enough to keep the product busy, few enough to stay near the processor."""
 _SPREAD = 4
 """A sample comes from windows that hold this many times the tokens it needs, so that it is no few documents'."""
 
@@ -130,15 +128,6 @@ def unit_sample(dictionary: Dictionary, rows: Float32[np.ndarray, "token width"]
     """Activations of every unit on `rows` of the site, such as `site_sample` gives."""
     parts = [activations.float().cpu().numpy() for _, activations in encoded(dictionary, torch.from_numpy(rows))]
     return np.concatenate([np.empty((0, dictionary.n_units), dtype=np.float32), *parts])
-
-
-@torch.no_grad()
-def encoded(
-    dictionary: Dictionary, rows: Float[Tensor, "token d_in"]
-) -> Iterator[tuple[int, Float[Tensor, "token unit"]]]:
-    """Unit activations of `rows`, `CHUNK` rows at a time, each with the index of its first row."""
-    for begin in range(0, len(rows), CHUNK):
-        yield begin, dictionary.encode(rows[begin : begin + CHUNK])
 
 
 def _block(

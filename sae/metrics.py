@@ -12,9 +12,8 @@ from torch import Tensor
 from sae.architectures.normalised import NormalisedAutoencoder
 from sae.config import ULTRA_LOW, ULTRA_LOW_TOKENS
 from sae.corpus.windows import Windows
-from sae.dictionary import Dictionary
+from sae.dictionary import Dictionary, encoded
 from sae.errors import UserError
-from sae.features import encoded
 from sae.sites import Site
 from sae.subject import Subject
 

@@ -15,9 +15,8 @@ from torch import Tensor
 from sae.architectures.initial import initial_weights, input_transform
 from sae.architectures.weights import Inputs, Trained, Weights
 from sae.config import L1, ULTRA_LOW, ULTRA_LOW_TOKENS, BatchTopK, TrainingRecipe
-from sae.dictionary import Dictionary
+from sae.dictionary import Dictionary, encoded
 from sae.errors import UserError
-from sae.features import encoded
 from sae.formats.saelens import SaeMetadata, save_saelens
 from sae.outcome import StepResult
 from sae.ranks import ALONE, Ranks

@@ -9,9 +9,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from sae.architectures.initial import unit_rows
-from sae.dictionary import Dictionary
+from sae.dictionary import Dictionary, encoded
 from sae.errors import UserError
-from sae.features import encoded
 
 
 @dataclass(frozen=True, slots=True, eq=False)

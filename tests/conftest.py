@@ -1,5 +1,6 @@
 """Shared by all tests: determinism, no way out of this machine, and the subject that runs are made on."""
 
+import importlib
 import json
 import os
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ def array_modules() -> list[str]:
     """Modules of ours that have to do with arrays: checking types where there are none costs every run seconds."""
     root = Path(__file__).parent.parent
     files = [path for package in ("sae", "autointerp") for path in sorted((root / package).rglob("[!_]*.py"))]
-    words = ("jaxtyping", "np.ndarray", "Tensor", "Activations")
+    words = ("jaxtyping", "Activations")
     found = [path for path in files if any(word in path.read_text(encoding="utf-8") for word in words)]
     return [".".join(path.relative_to(root).with_suffix("").parts) for path in found]
 
@@ -38,6 +39,16 @@ def array_modules() -> list[str]:
 install_import_hook(array_modules(), "beartype.beartype")  # shapes and types are checked in tests only
 
 # Fixtures import what they need when they are used: the process that only hands out tests loads this file too.
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In the processes that run tests, import the large libraries before any module of ours.
+
+    What a module under the import hook imports is compiled again, because the hook has a cache of its own.
+    """
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses"):
+        for name in ("anthropic", "beartype", "scipy.stats", "transformers.modeling_utils"):
+            importlib.import_module(name)
 
 
 @pytest.fixture(scope="session")

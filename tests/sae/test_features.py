@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from sae import features
 from sae.baselines import Neurons, RandomDirections
 from sae.corpus.windows import Windows
 from sae.errors import UserError
@@ -54,7 +53,7 @@ def test_blocks_hold_every_activation_of_counted_positions(
     small: Subject, neurons: Site, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the batch and chunk, the blocks written out are the dense encoding with BOS and padding at 0."""
-    monkeypatch.setattr(features, "CHUNK", 5)
+    monkeypatch.setattr("sae.dictionary.CHUNK", 5)
     windows, dictionary = random_windows(small, 8), RandomDirections(NEURONS, 33, seed=1)
     expected = dictionary.encode(
         small.activations(neurons, torch.from_numpy(windows.tokens.astype(np.int64))).flatten(0, 1)

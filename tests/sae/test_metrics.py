@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sae import features, metrics
+from sae import metrics
 from sae.baselines import Neurons, RandomDirections, Thresholded
 from sae.corpus.windows import Windows
 from sae.errors import UserError
@@ -85,7 +85,7 @@ def test_statistics_are_those_of_the_dense_activations(
     small: Subject, neurons: Site, windows: Windows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """L0, densities and FVU, streamed in small chunks, against the textbook formulas on all rows at once."""
-    monkeypatch.setattr(features, "CHUNK", 4)
+    monkeypatch.setattr("sae.dictionary.CHUNK", 4)
     dictionary = Thresholded(RandomDirections(NEURONS, 25, 0), torch.linspace(0, 20, 25))
     found = evaluate_dictionary(small, neurons, dictionary, windows, batch=3)
     x = small.rows(neurons, windows)

@@ -65,7 +65,7 @@ def train(config: TrainConfig) -> int:
         where = (subject, site, explain_windows(corpus))
         run = partial(sweep, *where, recipes, config.out, resume=config.resume, ranks=ranks)
         run = partial(run, cache=config.cache_activations)
-        trained = _watched(config, tokens, run, ranks)
+        trained, lost = _watched(config, tokens, run, ranks)
     if not ranks.first:
         return 0
     held_out = score_windows(corpus, _EVALUATED, config.seed)
@@ -80,7 +80,7 @@ def train(config: TrainConfig) -> int:
     for name in trained:
         place = config.out / name
         terminal.say(f"The autoencoder is in {place}; use it with: autointerp run --sae {place}")
-    return _print_all(values, config.format)
+    return _print_all(values, lost, config.format)
 
 
 def _train_planted(config: TrainConfig, recipes: Mapping[str, TrainingRecipe], device: str) -> int:
@@ -94,7 +94,7 @@ def _train_planted(config: TrainConfig, recipes: Mapping[str, TrainingRecipe], d
         rows = planted.rows(device, ranks)
         run = partial(sweep_on, rows, recipes, config.out, resume=config.resume, ranks=ranks)
         run = partial(run, metadata=metadata, source=source)
-        trained = _watched(config, next(iter(recipes.values())).tokens, run, ranks)
+        trained, lost = _watched(config, next(iter(recipes.values())).tokens, run, ranks)
     if not ranks.first:
         return 0
     values = dict[str, dict[str, object]]()
@@ -109,15 +109,16 @@ def _train_planted(config: TrainConfig, recipes: Mapping[str, TrainingRecipe], d
             config.out / name / "metrics.json", {**values[name], "f1_by_feature": metrics.f1_by_feature.tolist()}
         )
     _record(config.out, config, {})
-    return _print_all(values, config.format)
+    return _print_all(values, lost, config.format)
 
 
 def _watched(
     config: TrainConfig, tokens: int, run: Callable[..., Mapping[str, Trained]], ranks: Ranks
-) -> Mapping[str, Trained]:
-    """What `run` trains, with a progress line of the first rank; stopped, it says how to go on."""
+) -> tuple[Mapping[str, Trained], Mapping[str, str]]:
+    """What `run` trains, and why it lost what it lost. The first rank shows progress; stopped, it says how to go on."""
+    lost = dict[str, str]()
     if not ranks.first:
-        return run()
+        return run(), lost
     already = checkpoint_tokens(config.out) if config.resume else 0
     if config.resume and not already:
         ended = has_ended(config.out)
@@ -129,8 +130,12 @@ def _watched(
             text = f"loss {log.loss:.4g}  L0 {log.l0:.1f}  FVU {log.fvu:.3f}  dead {log.dead}{low}"
             advance(min(log.tokens, tokens), f"{log.name}  {text}" if log.name else text)
 
+        def on_lost(name: str, reason: str) -> None:
+            lost[name] = reason
+            terminal.say(f"{name} is trained no further; the others go on. {reason}")
+
         try:
-            return run(on_log=on_log)
+            return run(on_log=on_log, on_lost=on_lost), lost
         except KeyboardInterrupt:
             terminal.say(f"What is done so far is in {config.out}; repeat the command with --resume to go on.")
             raise
@@ -251,12 +256,15 @@ def _record(directory: Path, config: TrainConfig | TrainSubjectConfig, content: 
     update_manifest(directory, {**environment(), "configuration": configuration, "content": content})
 
 
-def _print_all(values: Mapping[str, Mapping[str, object]], output: Format) -> int:
-    """One dictionary's values in rows, several dictionaries' in columns."""
-    if len(values) == 1:
-        return _print(next(iter(values.values())), output)
-    print(render_columns(values, output))  # noqa: T201
-    return 0
+def _print_all(values: Mapping[str, Mapping[str, object]], lost: Mapping[str, str], output: Format) -> int:
+    """One dictionary's values in rows, several dictionaries' in columns; 1 where some were lost."""
+    if len(values) + len(lost) == 1:
+        _print(next(iter(values.values())), output)
+    else:
+        print(render_columns(values, output))  # noqa: T201
+    for name, reason in lost.items():
+        terminal.say(f"There is no autoencoder {name}. {reason}")
+    return 1 if lost else 0
 
 
 def _print(values: Mapping[str, object], output: Format) -> int:

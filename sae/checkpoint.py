@@ -31,11 +31,18 @@ _STATE, _POOL, _ENDED = "state.json", "pool-{}", "run.json"
 
 
 def write_checkpoint(
-    out: Path, trainees: Sequence[Trainee], pool: Pool, identity: Mapping[str, Any], metadata: SaeMetadata, ranks: Ranks
+    out: Path,
+    trainees: Sequence[Trainee],
+    lost: Mapping[str, str],
+    pool: Pool,
+    identity: Mapping[str, Any],
+    metadata: SaeMetadata,
+    ranks: Ranks,
 ) -> None:
     """Save everything in ``out/checkpoint-TOKENS``, then remove the checkpoints before it.
 
-    Every rank writes its own pool there, so that `out` must be the same directory for all.
+    `lost` are the dictionaries that are trained no further, by name, and why. Every rank writes its own pool there, so
+    that `out` must be the same directory for all.
     """
     place = out / f"{_PREFIX}{trainees[0].tokens}"
     partial = place.with_name(place.name + _PARTIAL)
@@ -51,7 +58,7 @@ def write_checkpoint(
         trainee.save(partial / trainee.name, metadata)
         _save(partial / trainee.name / "state.safetensors", trainee.tensors())
     trained = {trainee.name: trainee.numbers() for trainee in trainees}
-    _save_values(partial / _STATE, {"identity": identity, "ranks": ranks.count, "trainees": trained})
+    _save_values(partial / _STATE, {"identity": identity, "ranks": ranks.count, "trainees": trained, "lost": lost})
     if place.exists():
         shutil.rmtree(place)
     partial.replace(place)
@@ -77,8 +84,8 @@ def read_checkpoint(
     identity: Mapping[str, Any],
     device: torch.device,
     ranks: Ranks,
-) -> tuple[Pool, list[Trainee]]:
-    """This rank's pool and the dictionaries as they were.
+) -> tuple[Pool, list[Trainee], dict[str, str]]:
+    """This rank's pool and the dictionaries as they were; those that were lost by then, and why.
 
     Raises `UserError` where `identity` or the number of ranks is not the checkpoint's.
     """
@@ -99,8 +106,9 @@ def read_checkpoint(
     trainees = [
         Trainee.restored(name, recipe, _load(place / name / "state.safetensors", device), trained[name], ranks)
         for name, recipe in recipes.items()
+        if name in trained
     ]
-    return pool, trainees
+    return pool, trainees, values["lost"]
 
 
 def has_ended(out: Path) -> bool:
@@ -108,24 +116,27 @@ def has_ended(out: Path) -> bool:
     return (out / _ENDED).exists()
 
 
-def write_finished(out: Path, identity: Mapping[str, Any]) -> None:
-    """Say in `out` which run has ended there."""
+def write_finished(out: Path, identity: Mapping[str, Any], lost: Mapping[str, str]) -> None:
+    """Say in `out` which run has ended there, and which of its dictionaries were lost."""
     partial = out / f"{_ENDED}{_PARTIAL}"
-    _save_values(partial, identity)
+    _save_values(partial, {"identity": identity, "lost": lost})
     partial.replace(out / _ENDED)
 
 
 def read_finished(
     out: Path, recipes: Mapping[str, TrainingRecipe], identity: Mapping[str, Any], device: torch.device
-) -> dict[str, Trained]:
-    """The autoencoders of the run that has ended in `out`.
+) -> tuple[dict[str, Trained], dict[str, str]]:
+    """The autoencoders of the run that has ended in `out`; those that were lost, and why.
 
     Raises `UserError` where `identity` is not that run's, or nothing says which run it was.
     """
     if not has_ended(out):
         raise UserError(f"{out} already holds an autoencoder, of no run that is known.", do="Choose another directory.")
-    _check_identity(out, json.loads((out / _ENDED).read_text("utf-8")), identity)
-    return {name: on_device(cast(Trained, load_dictionary(out / name)[0]), device) for name in recipes}
+    values = json.loads((out / _ENDED).read_text("utf-8"))
+    _check_identity(out, values["identity"], identity)
+    lost = values["lost"]
+    kept = [name for name in recipes if name not in lost]
+    return {name: on_device(cast(Trained, load_dictionary(out / name)[0]), device) for name in kept}, lost
 
 
 def _check_identity(place: Path, then: Any, now: Mapping[str, Any]) -> None:

@@ -45,6 +45,7 @@ def sweep(
     out: Path,
     *,
     on_log: Callable[[TrainLog], None] = lambda _: None,
+    on_lost: Callable[[str, str], None] = lambda _, __: None,
     metadata: SaeMetadata | None = None,
     resume: bool = False,
     ranks: Ranks = ALONE,
@@ -72,7 +73,8 @@ def sweep(
     rows = partial(activation_rows, subject, site, own, seed, cache=stored)
     source = {"subject": subject.digest, "dtype": str(subject.model.dtype), "site": site.name}
     source["windows"] = windows.digest
-    return sweep_on(rows, recipes, out, on_log=on_log, metadata=metadata, source=source, resume=resume, ranks=ranks)
+    run = partial(sweep_on, rows, recipes, out, resume=resume, ranks=ranks)
+    return run(on_log=on_log, on_lost=on_lost, metadata=metadata, source=source)
 
 
 def shard(windows: Windows, ranks: Ranks) -> Bool[np.ndarray, " window"]:

@@ -59,6 +59,10 @@ class TrainLog:
     """Since the line before, by all dictionaries of a sweep together as one."""
 
 
+class Diverged(UserError):
+    """A loss is not finite, or the error far above the variance."""
+
+
 class Trainee:
     """Learns from one batch at a time. `advance` and `tensors` are all that the trainer's loop and checkpoints need.
 
@@ -102,8 +106,9 @@ class Trainee:
 
         Several ranks give their parts of the batch and their own pools.
 
-        Raises `UserError` where a loss is not finite; the trained weights are those before it. A GPU would have to stop
-        for every loss to be read, so that there it is raised at the next log record or by `save`.
+        Raises `Diverged` where the loss is not finite or the error far above the variance, on all ranks alike. While a
+        loss is not finite no weight changes; a GPU would have to stop for every loss to be read, so that there it is
+        found at the next log record or by `save`.
         """
         recipe = self.recipe
         inputs = self.inputs(batch)
@@ -141,7 +146,7 @@ class Trainee:
     ) -> Trained:
         """Write the autoencoder in SAELens format, with its firing rates on `pool` (every rank's), and return it.
 
-        Raises `UserError` where a loss was not finite, or a weight is not.
+        Raises `Diverged` where a loss was not finite, `UserError` where a weight is not.
         """
         self._check()
         finished = self.dictionary()
@@ -214,7 +219,7 @@ class Trainee:
 
     def _check(self) -> None:
         if self.step.failed:
-            raise UserError(
+            raise Diverged(
                 f"The loss is no longer finite at step {self.done}, after {self.tokens} tokens{self._called()}.",
                 do="Lower the learning rate, or check the activations.",
             )
@@ -263,8 +268,8 @@ class Trainee:
         mse, penalty = torch.stack([result.mse, result.penalty]).tolist()
         fvu = mse / variance if variance else math.nan
         if fvu > _DIVERGED:
-            raise UserError(
-                f"The training diverges{self._called()}: the error is {fvu:.3g} times the variance at step {self.done}",
+            raise Diverged(
+                f"The training diverges{self._called()}: the error is {fvu:.3g} variances at step {self.done}.",
                 do="Lower the learning rate, or check the activations.",
             )
         tokens, then = self._logged

@@ -29,7 +29,7 @@ from sae.errors import UserError
 from sae.formats.saelens import SaeMetadata
 from sae.pool import Pool, Rows
 from sae.ranks import ALONE, Ranks
-from sae.trainee import Trainee, TrainLog
+from sae.trainee import Diverged, Trainee, TrainLog
 
 _METRICS = "metrics.jsonl"
 _UNSAVED = 600.0
@@ -66,6 +66,7 @@ def sweep_on(
     out: Path,
     *,
     on_log: Callable[[TrainLog], None] = lambda _: None,
+    on_lost: Callable[[str, str], None] = lambda _, __: None,
     metadata: SaeMetadata | None = None,
     source: Mapping[str, Any] | None = None,
     resume: bool = False,
@@ -90,8 +91,11 @@ def sweep_on(
     others only their pool in a checkpoint, which another number of ranks refuses. A signal to any rank stops all after
     the same step; a second one is ignored, because torchrun repeats them.
 
-    Raises `UserError` where `out` already holds an autoencoder that is not to be resumed, the stream ends, the loss is
-    not finite or diverges, or memory or disk run out; it names the last checkpoint.
+    A dictionary whose training diverges is left behind, with no autoencoder, and the others go on; `on_lost` is called
+    with its name and the reason, and again where the run is resumed.
+
+    Raises `UserError` where `out` already holds an autoencoder that is not to be resumed, the stream ends, the training
+    of the last dictionary diverges, or memory or disk run out; it names the last checkpoint.
     """
     first = _agreed(recipes)
     metadata = metadata or SaeMetadata()
@@ -101,21 +105,27 @@ def sweep_on(
     }
     place, ended = _standing(out, recipes, resume=resume)
     if ended:
-        return read_finished(out, recipes, identity, next(rows(0)).device)
+        finished, lost = read_finished(out, recipes, identity, next(rows(0)).device)
+        _tell_lost(lost, on_lost)
+        return finished
     with _explained(out), _stop_signal(patient=ranks.count > 1) as stopped:
         if place is None:
             pool, trainees = _begin(rows, recipes, ranks)
+            lost = dict[str, str]()
         else:
             device = next(rows(0)).device
-            pool, trainees = read_checkpoint(place, recipes, rows, identity, device, ranks)
+            pool, trainees, lost = read_checkpoint(place, recipes, rows, identity, device, ranks)
+            _tell_lost(lost, on_lost)
         files = {each.name: _MetricsFile(out / each.name, each) for each in trainees if ranks.first}
 
         def save() -> None:
-            write_checkpoint(out, trainees, pool, identity, metadata, ranks)
+            write_checkpoint(out, trainees, lost, pool, identity, metadata, ranks)
 
         saved = time.monotonic()
         while trainees[0].done < first.steps:
-            logs = _one_batch(trainees, pool, files)
+            logs, fallen = _one_batch(trainees, pool, files)
+            lost |= fallen
+            _tell_lost(fallen, on_lost)
             _tell(logs, on_log, stopped)
             if ranks.any(stopped.is_set()):
                 save()
@@ -126,7 +136,7 @@ def sweep_on(
                 saved = time.monotonic()
         finished = {each.name: each.save(out / each.name, metadata, pool.rows) for each in trainees}
         if ranks.first:
-            write_finished(out, identity)
+            write_finished(out, identity, lost)
             remove_checkpoints(out)
         return finished
 
@@ -139,7 +149,7 @@ def _standing(out: Path, recipes: Mapping[str, TrainingRecipe], *, resume: bool)
     place, ended = find_checkpoint(out), [name for name in recipes if (out / name / "cfg.json").exists()]
     if place is not None and not resume:
         raise UserError(f"{out} holds a run that was stopped: {place.name}.", do="Give --resume, or remove it.")
-    whole = place is None and resume and len(ended) == len(recipes)
+    whole = place is None and resume and bool(ended)
     if place is None and ended and not whole:
         what = f"{out / ended[0]} already holds an autoencoder."
         raise UserError(what, do="Choose another directory, remove it, or give --resume to measure it again.")
@@ -153,15 +163,32 @@ def _begin(rows: Rows, recipes: Mapping[str, TrainingRecipe], ranks: Ranks) -> t
     return pool, [Trainee.new(name, recipe, pool.rows, ranks) for name, recipe in recipes.items()]
 
 
-def _one_batch(trainees: Sequence[Trainee], pool: Pool, files: Mapping[str, "_MetricsFile"]) -> list[TrainLog]:
-    """Train on a batch; what is new in the log, on the rank that has `files`."""
-    batch, logs = pool.draw(), list[TrainLog]()
-    for trainee in trainees:
-        log = trainee.advance(batch, pool.rows)
+def _one_batch(
+    trainees: list[Trainee], pool: Pool, files: Mapping[str, "_MetricsFile"]
+) -> tuple[list[TrainLog], dict[str, str]]:
+    """Train on a batch; what is new in the log, on the rank that has `files`; who diverged, and how.
+
+    These are taken out of `trainees`. The last one is not: there it is an error.
+    """
+    batch, logs, fallen = pool.draw(), list[TrainLog](), dict[str, str]()
+    for trainee in tuple(trainees):
+        try:
+            log = trainee.advance(batch, pool.rows)
+        except Diverged as error:
+            if len(trainees) == 1:
+                raise
+            trainees.remove(trainee)
+            fallen[trainee.name] = " ".join(str(error).splitlines())
+            continue
         if log is not None and trainee.name in files:
             files[trainee.name].write(log)
             logs.append(log)
-    return logs
+    return logs, fallen
+
+
+def _tell_lost(lost: Mapping[str, str], on_lost: Callable[[str, str], None]) -> None:
+    for name, reason in lost.items():
+        on_lost(name, reason)
 
 
 def _tell(logs: Sequence[TrainLog], on_log: Callable[[TrainLog], None], stopped: threading.Event) -> None:

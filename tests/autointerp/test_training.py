@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from autointerp.config import TrainConfig
 from autointerp.report.measured import WORDS
@@ -15,6 +16,7 @@ from sae.formats import load_dictionary
 from sae.metrics import DictionaryMetrics
 from sae.pretrain import PretrainLog
 from sae.step import fastest_precision
+from sae.trainee import Diverged, Trainee, TrainLog
 from sae.truth import TruthMetrics
 
 
@@ -110,6 +112,29 @@ def test_planted_vectors_are_trained_on_and_what_was_found_is_written(
         assert saved["mcc"] == printed[name]["mcc"]
         assert saved["l0"] == pytest.approx(2, abs=0.1)
         assert info.explained_variance == pytest.approx(1 - saved["fvu"])
+
+
+def test_a_sweep_goes_on_without_what_diverges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The others are measured; the exit code and the last line tell that one is missing, after --resume too."""
+    from tests.runs import command
+
+    advance = Trainee.advance
+
+    def fall(trainee: Trainee, *given: torch.Tensor) -> TrainLog | None:
+        if trainee.name == "k_3":
+            raise Diverged("The loss is no longer finite.")
+        return advance(trainee, *given)
+
+    monkeypatch.setattr(Trainee, "advance", fall)
+    flags = ("--subject", "synthetic:zipf:d=8,features=10,active=2", "--recipe", "topk", "--d-sae", "10", "--k", "2,3")
+    for resumed in ([], ["--resume"]):
+        place = tmp_path / "sae"
+        assert command("train", *flags, "--tokens", "5k", "--out", place, "--format", "json", *resumed) == 1
+        shown = capsys.readouterr()
+        assert list(json.loads(shown.out)) == ["k_2"]
+        assert shown.err.endswith("There is no autoencoder k_3. The loss is no longer finite.\n")
 
 
 def test_every_measure_has_words() -> None:

@@ -109,13 +109,8 @@ def sweep_on(
         _tell_lost(lost, on_lost)
         return finished
     with _explained(out), _stop_signal(patient=ranks.count > 1) as stopped:
-        if place is None:
-            pool, trainees = _begin(rows, recipes, ranks)
-            lost = dict[str, str]()
-        else:
-            device = next(rows(0)).device
-            pool, trainees, lost = read_checkpoint(place, recipes, rows, identity, device, ranks)
-            _tell_lost(lost, on_lost)
+        pool, trainees, lost = _begin(rows, recipes, identity, place, ranks)
+        _tell_lost(lost, on_lost)
         files = {each.name: _MetricsFile(out / each.name, each) for each in trainees if ranks.first}
 
         def save() -> None:
@@ -156,11 +151,16 @@ def _standing(out: Path, recipes: Mapping[str, TrainingRecipe], *, resume: bool)
     return place, whole
 
 
-def _begin(rows: Rows, recipes: Mapping[str, TrainingRecipe], ranks: Ranks) -> tuple[Pool, list[Trainee]]:
+def _begin(
+    rows: Rows, recipes: Mapping[str, TrainingRecipe], identity: Mapping[str, Any], place: Path | None, ranks: Ranks
+) -> tuple[Pool, list[Trainee], dict[str, str]]:
+    """The pool, the dictionaries, and those already lost: from the checkpoint `place`, or new."""
+    if place is not None:
+        return read_checkpoint(place, recipes, rows, identity, next(rows(0)).device, ranks)
     first = next(iter(recipes.values()))
     batch = ranks.share(first).batch
     pool = Pool(rows, size=batch * min(first.pool_batches, first.steps), batch=batch, seed=first.seed)
-    return pool, [Trainee.new(name, recipe, pool.rows, ranks) for name, recipe in recipes.items()]
+    return pool, [Trainee.new(name, recipe, pool.rows, ranks) for name, recipe in recipes.items()], {}
 
 
 def _one_batch(

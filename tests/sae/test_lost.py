@@ -38,7 +38,7 @@ def test_the_others_end_as_without_it(tmp_path: Path, without: Mapping[str, Trai
     _check_equal(found, without)
     ((name, reason),) = told
     assert name == "wild"
-    assert "The training diverges (wild): at step" in reason
+    assert "The training diverges (wild): the error is" in reason
     assert "Lower the learning rate" in reason
     assert (tmp_path / "wild" / "metrics.jsonl").exists()
     assert not (tmp_path / "wild" / "cfg.json").exists()

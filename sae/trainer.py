@@ -91,18 +91,14 @@ def sweep_on(
     others only their pool in a checkpoint, which another number of ranks refuses. A signal to any rank stops all after
     the same step; a second one is ignored, because torchrun repeats them.
 
-    A dictionary whose training diverges is left behind, with no autoencoder, and the others go on; `on_lost` is called
-    with its name and the reason, and again where the run is resumed.
-
-    Raises `UserError` where `out` already holds an autoencoder that is not to be resumed, the stream ends, the training
-    of the last dictionary diverges, or memory or disk run out; it names the last checkpoint.
+    A dictionary that diverges is lost, and the others go on; `on_lost` is called with its name and the reason, and again
+    where the run is resumed. Raises `UserError` where `out` already holds an autoencoder that is not to be resumed, the
+    stream ends, the last dictionary diverges, or memory or disk run out; it names the last checkpoint.
     """
     first = _agreed(recipes)
     metadata = metadata or SaeMetadata()
-    identity = {
-        "source": dict(source or {}),
-        "recipes": {name: dataclasses.asdict(recipe) for name, recipe in recipes.items()},
-    }
+    plain = {name: dataclasses.asdict(recipe) for name, recipe in recipes.items()}
+    identity = {"source": dict(source or {}), "recipes": plain}
     place, ended = _standing(out, recipes, resume=resume)
     if ended:
         finished, lost = read_finished(out, recipes, identity, next(rows(0)).device)
@@ -118,10 +114,10 @@ def sweep_on(
 
         saved = time.monotonic()
         while trainees[0].done < first.steps:
-            logs, fallen = _one_batch(trainees, pool, files)
-            lost |= fallen
+            fallen, logs = _one_batch(trainees, pool, files)
             _tell_lost(fallen, on_lost)
             _tell(logs, on_log, stopped)
+            lost |= fallen
             if ranks.any(stopped.is_set()):
                 save()
                 raise KeyboardInterrupt
@@ -165,10 +161,10 @@ def _begin(
 
 def _one_batch(
     trainees: list[Trainee], pool: Pool, files: Mapping[str, "_MetricsFile"]
-) -> tuple[list[TrainLog], dict[str, str]]:
-    """Train on a batch; what is new in the log, on the rank that has `files`; who diverged, and how.
+) -> tuple[dict[str, str], list[TrainLog]]:
+    """Train on a batch: who diverged, and how; what is new in the log, on the rank that has `files`.
 
-    These are taken out of `trainees`. The last one is not: there it is an error.
+    Who diverged is taken out of `trainees`, but for the last one, which is an error.
     """
     batch, logs, fallen = pool.draw(), list[TrainLog](), dict[str, str]()
     for trainee in tuple(trainees):
@@ -183,7 +179,7 @@ def _one_batch(
         if log is not None and trainee.name in files:
             files[trainee.name].write(log)
             logs.append(log)
-    return logs, fallen
+    return fallen, logs
 
 
 def _tell_lost(lost: Mapping[str, str], on_lost: Callable[[str, str], None]) -> None:

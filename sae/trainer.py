@@ -91,7 +91,7 @@ def sweep_on(
     others only their pool in a checkpoint, which another number of ranks refuses. A signal to any rank stops all after
     the same step; a second one is ignored, because torchrun repeats them.
 
-    A dictionary that diverges is lost, and the others go on; `on_lost` is called with its name and the reason, and again
+    A dictionary that diverges is lost, and the others go on; `on_lost` is called with its name and the reason, also
     where the run is resumed. Raises `UserError` where `out` already holds an autoencoder that is not to be resumed, the
     stream ends, the last dictionary diverges, or memory or disk run out; it names the last checkpoint.
     """

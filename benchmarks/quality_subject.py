@@ -210,7 +210,7 @@ def _count(
     edge = ULTRA_LOW * windows.n_tokens
     counts = {each: torch.zeros(dictionary.n_units) for each, dictionary in missing.items()}
     open_units = {each: torch.arange(dictionary.n_units) for each, dictionary in missing.items()}
-    for x in _rows(model, site, windows, 20_000):
+    for x in _rows(model, site, windows, _PIECE):  # few, so that a unit that is settled is soon left out
         for each, dictionary in missing.items():
             if isinstance(dictionary, TopKAutoencoder):
                 counts[each] += _winners(dictionary, x)

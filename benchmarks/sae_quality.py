@@ -4,9 +4,10 @@
     python -m benchmarks.sae_quality subject    # the demonstration subject, widths 512 to 16,384, at L0 20
 
 Every run is a line of ``results/benchmarks/sae_truth.jsonl`` or ``sae_quality.jsonl`` as soon as it has ended;
-repeated, the command only makes the runs that are missing, and writes ``sae_truth.md`` or ``sae_quality.md``. L0 is
-matched by training again with another sparsity weight, interpolated on logarithms, until it is within 5 % or the tries
-are used up; the table tells the L0 reached. TopK's and BatchTopK's `k` is the L0 asked for.
+repeated, the command only makes the runs that are missing, and writes ``sae_truth.md`` or ``sae_quality.md``; another
+batch or precision needs another ``--out``. L0 is matched by training again with another sparsity weight, interpolated
+on logarithms, until it is within 5 % or the tries are used up; the table tells the L0 reached. TopK's and BatchTopK's
+`k` is the L0 asked for.
 """
 
 import argparse
@@ -23,7 +24,6 @@ import torch
 from autointerp.training import summary
 from benchmarks import quality_subject
 from benchmarks.matching import Runs, Setting, matched, paced
-from sae.step import fastest_precision
 from sae.synthetic import Kind, Planting, plant
 from sae.trainer import train_on
 from sae.truth import evaluate_truth
@@ -127,7 +127,7 @@ def main() -> None:
             table.add_argument("--subject", default="embedded")
             table.add_argument("--widths", type=int, nargs="+", default=(512, 2048, 4096, 16_384))
             table.add_argument("--l0", type=float, default=20.0)
-            table.add_argument("--precision", default=fastest_precision("cpu"))
+            table.add_argument("--precision", default="bf16")
             table.add_argument("--evaluated", type=int, default=100_000)
             table.add_argument("--batch", type=int, default=1024)
             table.add_argument("--work", type=Path, default=Path("runs/sae_quality"), help="rows and dictionaries")

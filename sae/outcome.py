@@ -13,7 +13,7 @@ class StepResult:
     """What a step saw, before it changed the weights. Tensors, because a GPU would be idle while they are read."""
 
     mse: Float[Tensor, ""]
-    """The objective's squared error, in its own scale (mean or sum over elements), mean over the batch."""
+    """Squared error, mean over the batch; over the elements of an input their mean or sum, as in the objective."""
     penalty: Float[Tensor, ""]
     """The rest of it with its weight: L1, L0, or the dead units' loss."""
     fired: Bool[Tensor, " unit"]
@@ -23,7 +23,7 @@ class StepResult:
 
     @property
     def loss(self) -> Float[Tensor, ""]:
-        """Objective."""
+        """The objective: squared error plus penalty, mean over the batch."""
         return self.mse + self.penalty
 
 

@@ -48,12 +48,12 @@ class Pool:
         if state is not None:
             self._rng.bit_generator.state = state.rng
             self._pieces, self._taken, self._rest = rows(state.taken), state.taken, state.rest
-            self._order = state.order.cpu().numpy()
+            self._order = state.order
             self.rows = state.rows
             return
         self._pieces, self._taken = rows(0), 0
-        self._order = np.empty(0, dtype=np.int64)
         first = self._rest = self._next()
+        self._order = torch.empty(0, dtype=torch.int64, device=first.device)
         self.rows: Float[Tensor, "token d_in"] = first.new_empty(size, first.shape[1])
         """The rows that wait to be drawn."""
         self._fill(torch.arange(size, device=first.device))
@@ -61,9 +61,8 @@ class Pool:
     def draw(self) -> Float[Tensor, "token d_in"]:
         """The next batch. Raises `UserError` when the stream has ended."""
         if not len(self._order):
-            self._order = self._rng.permutation(len(self.rows))
-        taken, self._order = self._order[: self._batch], self._order[self._batch :]
-        slots = torch.from_numpy(taken).to(self.rows.device)
+            self._order = torch.from_numpy(self._rng.permutation(len(self.rows))).to(self.rows.device)
+        slots, self._order = self._order[: self._batch], self._order[self._batch :]
         drawn = self.rows.index_select(0, slots)
         self._fill(slots)
         return drawn
@@ -72,7 +71,7 @@ class Pool:
         """What another pool can go on from; its rows are this pool's own, not a copy."""
         rest = self.rows[:0] if self._rest is None else self._rest
         state = self._rng.bit_generator.state
-        return PoolState(self.rows, rest, torch.from_numpy(self._order.copy()), self._taken, dict(state))
+        return PoolState(self.rows, rest, self._order.clone(), self._taken, dict(state))
 
     def _fill(self, slots: Int64[Tensor, " slot"]) -> None:
         while len(slots):

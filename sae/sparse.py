@@ -160,7 +160,7 @@ class SparsePass:
 
 
 def tally(indices: Int64[Tensor, " entry"], size: int) -> Int64[Tensor, " size"]:
-    """How often each index is there. As fast as bincount, which on a GPU would wait to know the largest one."""
+    """How often each index is there. On a GPU, bincount would wait to know the largest one."""
     return indices.new_zeros(size).index_add_(0, indices, torch.ones_like(indices))
 
 

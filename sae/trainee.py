@@ -84,6 +84,8 @@ class Trainee:
         self._ultra_low: int | None = None
         self._resampled = -recipe.steps
         self._logged = (0, time.monotonic())
+        self._at_once = weights.W_enc.device.type == "cpu"
+        """Whether a loss can be read without a wait."""
 
     @classmethod
     def new(
@@ -106,9 +108,9 @@ class Trainee:
 
         Several ranks give their parts of the batch and their own pools.
 
-        Raises `Diverged` where the loss is not finite or the error far above the variance, on all ranks alike. While a
-        loss is not finite no weight changes; a GPU would have to stop for every loss to be read, so that there it is
-        found at the next log record or by `save`.
+        Raises `Diverged` where the loss is not finite or the error far above the variance, on all ranks alike. Once a
+        loss is not finite no weight changes; a GPU would stand idle while each loss is read, so that there it is found
+        by `check`, at the next log record or before directions are given.
         """
         recipe = self.recipe
         inputs = self.inputs(batch)
@@ -120,14 +122,22 @@ class Trainee:
         dead = self.dead() if not isinstance(recipe.sparsity, L1) else None
         logged = self._due(self.done + 1, recipe.log_every)
         result = self.step(inputs, weight=weight, learning_rate=learning_rate, dead=dead, count=logged)
-        if logged or inputs.device.type == "cpu":
-            self._check()
+        if logged or self._at_once or self.done + 1 in recipe.resample_steps:
+            self.check()
         self.done += 1
         self._count(result)
         log = self._log(inputs, result, learning_rate) if logged else None
         if self.done in recipe.resample_steps:
             self._resample(pool, weight)
         return log
+
+    def check(self) -> None:
+        """Raises `Diverged` where a loss was not finite."""
+        if self.step.failed:
+            raise Diverged(
+                f"The loss is no longer finite at step {self.done}, after {self.tokens} tokens{self._called()}.",
+                do="Lower the learning rate, or check the activations.",
+            )
 
     def due(self, every: int) -> bool:
         """Whether the last step crossed a multiple of `every` tokens, or was the last of the run."""
@@ -148,7 +158,7 @@ class Trainee:
 
         Raises `Diverged` where a loss was not finite, `UserError` where a weight is not.
         """
-        self._check()
+        self.check()
         finished = self.dictionary()
         if not all(tensor.isfinite().all() for tensor in (*self.weights.four(), self.weights.threshold)):
             raise UserError(
@@ -216,13 +226,6 @@ class Trainee:
 
     def _called(self) -> str:
         return f" ({self.name})" if self.name else ""
-
-    def _check(self) -> None:
-        if self.step.failed:
-            raise Diverged(
-                f"The loss is no longer finite at step {self.done}, after {self.tokens} tokens{self._called()}.",
-                do="Lower the learning rate, or check the activations.",
-            )
 
     def _count(self, result: StepResult) -> None:
         self.last_fired.masked_fill_(result.fired, self.done)

@@ -8,9 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -45,6 +46,8 @@ _NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 """How torch words it where its error has no type of its own."""
 _NO_SPACE = f"os error {errno.ENOSPC}"
 """How safetensors words it."""
+
+_Given = TypeVar("_Given")
 
 
 def train_on(
@@ -102,22 +105,21 @@ def sweep_on(
     place, ended = _standing(out, recipes, resume=resume)
     if ended:
         finished, lost = read_finished(out, recipes, identity, next(rows(0)).device)
-        _tell_lost(lost, on_lost)
+        _Together([], lost, on_lost)
         return finished
     with _explained(out), _stop_signal(patient=ranks.count > 1) as stopped:
         pool, trainees, lost = _begin(rows, recipes, identity, place, ranks)
-        _tell_lost(lost, on_lost)
+        together = _Together(trainees, lost, on_lost)
         files = {each.name: _MetricsFile(out / each.name, each) for each in trainees if ranks.first}
 
         def save() -> None:
+            together.each(Trainee.check)
             write_checkpoint(out, trainees, lost, pool, identity, metadata, ranks)
 
         saved = time.monotonic()
         while trainees[0].done < first.steps:
-            fallen, logs = _one_batch(trainees, pool, files)
-            _tell_lost(fallen, on_lost)
-            _tell(logs, on_log, stopped)
-            lost |= fallen
+            logs = together.each(partial(Trainee.advance, batch=pool.draw(), pool=pool.rows))
+            _tell([log for log in logs if log is not None and ranks.first], files, on_log, stopped)
             if ranks.any(stopped.is_set()):
                 save()
                 raise KeyboardInterrupt
@@ -159,35 +161,37 @@ def _begin(
     return pool, [Trainee.new(name, recipe, pool.rows, ranks) for name, recipe in recipes.items()], {}
 
 
-def _one_batch(
-    trainees: list[Trainee], pool: Pool, files: Mapping[str, "_MetricsFile"]
-) -> tuple[dict[str, str], list[TrainLog]]:
-    """Train on a batch: who diverged, and how; what is new in the log, on the rank that has `files`.
+class _Together:
+    """The dictionaries that are trained on the same batches, without those that are `lost`, and why these are."""
 
-    Who diverged is taken out of `trainees`, but for the last one, which is an error.
-    """
-    batch, logs, fallen = pool.draw(), list[TrainLog](), dict[str, str]()
-    for trainee in tuple(trainees):
-        try:
-            log = trainee.advance(batch, pool.rows)
-        except Diverged as error:
-            if len(trainees) == 1:
-                raise
-            trainees.remove(trainee)
-            fallen[trainee.name] = " ".join(str(error).splitlines())
-            continue
-        if log is not None and trainee.name in files:
-            files[trainee.name].write(log)
-            logs.append(log)
-    return fallen, logs
+    def __init__(self, trainees: list[Trainee], lost: dict[str, str], on_lost: Callable[[str, str], None]) -> None:
+        self._trainees, self._lost, self._on_lost = trainees, lost, on_lost
+        for name, reason in lost.items():
+            on_lost(name, reason)
 
-
-def _tell_lost(lost: Mapping[str, str], on_lost: Callable[[str, str], None]) -> None:
-    for name, reason in lost.items():
-        on_lost(name, reason)
+    def each(self, do: Callable[[Trainee], _Given]) -> list[_Given]:
+        """What `do` gives for every dictionary. Who diverges is lost, but for the last one, which is an error."""
+        given = list[_Given]()
+        for trainee in tuple(self._trainees):
+            try:
+                given.append(do(trainee))
+            except Diverged as error:
+                if len(self._trainees) == 1:
+                    raise
+                self._trainees.remove(trainee)
+                self._lost[trainee.name] = reason = " ".join(str(error).splitlines())
+                self._on_lost(trainee.name, reason)
+        return given
 
 
-def _tell(logs: Sequence[TrainLog], on_log: Callable[[TrainLog], None], stopped: threading.Event) -> None:
+def _tell(
+    logs: Sequence[TrainLog],
+    files: Mapping[str, "_MetricsFile"],
+    on_log: Callable[[TrainLog], None],
+    stopped: threading.Event,
+) -> None:
+    for log in logs:
+        files[log.name].write(log)
     try:
         for log in logs:
             on_log(log)

@@ -28,7 +28,10 @@ settings.load_profile("fast")
 
 
 def array_modules() -> list[str]:
-    """Modules of ours that have to do with arrays: checking types where there are none costs every run seconds."""
+    """Modules of ours that declare shapes, themselves or by the alias `Activations`.
+
+    Checking every call of the others costs a run half a minute; their types are checked without running them.
+    """
     root = Path(__file__).parent.parent
     files = [path for package in ("sae", "autointerp") for path in sorted((root / package).rglob("[!_]*.py"))]
     words = ("jaxtyping", "Activations")
@@ -44,7 +47,7 @@ install_import_hook(array_modules(), "beartype.beartype")  # shapes and types ar
 def pytest_configure(config: pytest.Config) -> None:
     """In the processes that run tests, import the large libraries before any module of ours.
 
-    What a module under the import hook imports is compiled again, because the hook has a cache of its own.
+    What a module under the import hook is the first to import is compiled again: the hook has a cache of its own.
     """
     if hasattr(config, "workerinput") or not config.getoption("numprocesses"):
         for name in ("anthropic", "beartype", "scipy.stats", "transformers.modeling_utils"):

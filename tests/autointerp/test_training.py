@@ -122,10 +122,10 @@ def test_a_sweep_goes_on_without_what_diverges(
 
     advance = Trainee.advance
 
-    def fall(trainee: Trainee, *given: torch.Tensor) -> TrainLog | None:
+    def fall(trainee: Trainee, **given: torch.Tensor) -> TrainLog | None:
         if trainee.name == "k_3":
             raise Diverged("The loss is no longer finite.")
-        return advance(trainee, *given)
+        return advance(trainee, **given)
 
     monkeypatch.setattr(Trainee, "advance", fall)
     flags = ("--subject", "synthetic:zipf:d=8,features=10,active=2", "--recipe", "topk", "--d-sae", "10", "--k", "2,3")

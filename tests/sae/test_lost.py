@@ -10,7 +10,7 @@ import torch
 
 from sae.architectures.weights import Trained
 from sae.errors import UserError
-from sae.trainee import TrainLog
+from sae.trainee import Trainee, TrainLog
 from sae.trainer import sweep_on
 from tests.sae import tiny  # noqa: F401  one thread
 from tests.sae.resumable import RECIPES, rows
@@ -61,6 +61,24 @@ def test_a_stopped_run_goes_on_without_it(tmp_path: Path, without: Mapping[str, 
     found = sweep_on(rows, ALL, tmp_path, on_lost=lambda name, _: again.append(name), resume=True)
     assert told == again == ["wild"]
     _check_equal(found, without)
+
+
+def test_a_loss_that_nobody_read_is_found_before_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, between two log lines: the checkpoint is written without that dictionary."""
+    advance, told = Trainee.advance, list[str]()
+
+    def unread(trainee: Trainee, **given: torch.Tensor) -> TrainLog | None:
+        trainee._at_once = False
+        if trainee.name == "topk" and trainee.done == 5:
+            trainee.step.failed.fill_(1.0)
+        return advance(trainee, **given)
+
+    monkeypatch.setattr(Trainee, "advance", unread)
+    recipes = {name: dataclasses.replace(each, log_every=10**9, checkpoint_every=8 * 64) for name, each in GOOD.items()}
+    found = sweep_on(rows, recipes, tmp_path, on_lost=lambda _, reason: told.append(reason))
+    assert list(found) == ["l1"]
+    (reason,) = told
+    assert "no longer finite at step 8" in reason
 
 
 def test_the_last_one_is_an_error(tmp_path: Path) -> None:

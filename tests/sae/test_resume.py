@@ -22,7 +22,7 @@ from sae.errors import UserError
 from sae.formats import load_dictionary
 from sae.formats.saelens import SaeMetadata
 from sae.outcome import StepResult
-from sae.trainee import Trainee, TrainLog
+from sae.trainee import Diverged, Trainee, TrainLog
 from sae.trainer import sweep_on
 from tests.sae import tiny  # noqa: F401  one thread
 from tests.sae.resumable import RECIPES, STEPS, rows, run
@@ -222,6 +222,20 @@ def test_a_loss_that_was_not_finite_is_told_before_anything_is_saved(tmp_path: P
     with pytest.raises(UserError, match="The loss is no longer finite at step 0"):
         trainee.save(tmp_path, SaeMetadata())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_loss_that_nobody_reads_at_once_is_found_at_the_next_log_line() -> None:
+    """As on a GPU: the weights are still those before it, and no new directions are given in between."""
+    for field, found in ({"log_every": 4 * 64}, 4), ({"resample_at": (3 / STEPS,)}, 3):
+        recipe = dataclasses.replace(RECIPES["jumprelu"], **{"log_every": 10**9, "resample_at": (), **field})
+        trainee = Trainee.new("", recipe, next(rows(0)))
+        trainee._at_once = False
+        before = trainee.weights.W_enc.clone()
+        for _ in range(found - 1):
+            trainee.advance(torch.full((64, 24), torch.nan), torch.rand(64, 24))
+        with pytest.raises(Diverged, match=f"no longer finite at step {found - 1}"):
+            trainee.advance(torch.rand(64, 24), torch.rand(64, 24))
+        assert torch.equal(trainee.weights.W_enc, before)
 
 
 def test_ten_minutes_without_a_checkpoint_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

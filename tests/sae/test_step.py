@@ -231,7 +231,10 @@ def test_a_loss_that_is_not_finite_changes_no_weight(recipe: TrainingRecipe) -> 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("recipe", [each for each in RECIPES if isinstance(each.sparsity, L1 | TopK)])
 def test_a_step_waits_for_no_value(recipe: TrainingRecipe, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It goes through where there are shapes but no values, as on a GPU, which would stand idle to give one."""
+    """It goes through where there are shapes but no values, as on a GPU, which would stand idle to give one.
+
+    BatchTopK and JumpReLU do wait: for places, whose number they need.
+    """
     adam = sys.modules[torch.optim.Adam.__module__]
     monkeypatch.setattr(adam, "_device_dtype_check_for_fused", lambda *_, **__: None)
     recipe = dataclasses.replace(recipe, precision=precision)

@@ -11,6 +11,7 @@ from typing import Any
 
 from autointerp.arms import explain_windows
 from autointerp.config import Format, TrainConfig, TrainSubjectConfig, parse_count
+from autointerp.ending import OK, PARTIAL
 from autointerp.manifest import environment, update_manifest, write_json
 from autointerp.report import terminal
 from autointerp.report.render import render_columns, render_values
@@ -257,14 +258,14 @@ def _record(directory: Path, config: TrainConfig | TrainSubjectConfig, content: 
 
 
 def _print_all(values: Mapping[str, Mapping[str, object]], lost: Mapping[str, str], output: Format) -> int:
-    """One dictionary's values in rows, several dictionaries' in columns; 1 where some were lost."""
+    """One dictionary's values in rows, several dictionaries' in columns. `PARTIAL` where some were lost."""
     if len(values) + len(lost) == 1:
         _print(next(iter(values.values())), output)
     else:
         print(render_columns(values, output))  # noqa: T201
     for name, reason in lost.items():
         terminal.say(f"There is no autoencoder {name}. {reason}")
-    return 1 if lost else 0
+    return PARTIAL if lost else OK
 
 
 def _print(values: Mapping[str, object], output: Format) -> int:

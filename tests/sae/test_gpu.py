@@ -65,6 +65,17 @@ def test_fewer_bits_give_nearly_the_same_losses(recipe: TrainingRecipe, precisio
     assert fewer == pytest.approx(_losses(recipe, DEVICE, 3), rel=0.03)
 
 
+@pytest.mark.parametrize("recipe", EVERY, ids=lambda recipe: recipe.name)
+def test_a_loss_that_is_not_finite_changes_no_weight(recipe: TrainingRecipe) -> None:
+    """Not in its step nor in the good ones that follow, which are under way before anyone reads it."""
+    x = torch.randn(BATCH, D_IN, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    step = Step(initial_weights(recipe, x), recipe)
+    before = [tensor.clone() for tensor in step.trained]
+    for batch in (x * torch.nan, x):
+        step(batch, weight=0.3, learning_rate=1e-3)
+    assert all(torch.equal(old, new) for old, new in zip(before, step.trained, strict=True))
+
+
 def test_an_interrupted_sweep_goes_on(tmp_path: Path) -> None:
     """All architectures, with resampling and dead units: after a checkpoint the run ends as on a processor."""
 

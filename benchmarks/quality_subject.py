@@ -40,9 +40,9 @@ _PIECE = 8192
 _ALIGNED = 0.9
 """Cosine with one neuron above which a unit's direction is that neuron."""
 _STARTS = {
-    "bricken-2023": {512: 0.0023, 2048: 0.0049, 4096: 0.0053, 16_384: 0.0068},
-    "april-2024": {512: 1.12, 2048: 9.5, 4096: 38.0, 16_384: 50.0},
-    "jumprelu": {512: 0.0019, 2048: 0.0027, 4096: 0.0037, 16_384: 0.0185},
+    "bricken-2023": {512: 0.0018, 2048: 0.0041, 4096: 0.0047, 16_384: 0.0049},
+    "april-2024": {512: 1.0, 2048: 9.2, 4096: 38.0, 16_384: 57.0},
+    "jumprelu": {512: 0.0011, 2048: 0.0014, 4096: 0.0024, 16_384: 0.0117},
 }
 """Sparsity weights to try first, by width (the nearest one): near an L0 of 20 on the embedded subject."""
 HEAD = ("width", "recipe", "weight", "L0", "FVU", "recovered, zero", "recovered, mean", "a neuron",

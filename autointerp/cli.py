@@ -29,7 +29,8 @@ app = App(
     help="Evaluate how interpretable the features of a language model are.",
     help_epilogue=(
         f"Every flag is also a key of autointerp.toml and a {PREFIX}NAME environment variable. "
-        "Exit codes: 0 ok, 1 failure, 2 usage, 3 some units failed, 4 budget reached, 130 interrupted and saved."
+        "Exit codes: 0 ok, 1 failure, 2 usage, 3 some units or dictionaries failed, "
+        "4 budget reached, 130 interrupted and saved."
     ),
     result_action="return_value",
 )

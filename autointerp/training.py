@@ -133,7 +133,7 @@ def _watched(
 
         def on_lost(name: str, reason: str) -> None:
             lost[name] = reason
-            terminal.say(f"{name} is trained no further; the others go on. {reason}")
+            terminal.say(f"{name} is trained no further. {reason}")
 
         try:
             return run(on_log=on_log, on_lost=on_lost), lost

@@ -81,8 +81,7 @@ def sweep_on(
     ``out/NAME`` for every name of `recipes`: ``metrics.jsonl`` as it goes, and at the end the autoencoder in SAELens
     format. Into `out`: a checkpoint (see `sae.checkpoint`) at intervals of tokens and of ten minutes, and on SIGINT and
     SIGTERM, which then go on as `KeyboardInterrupt`; a second signal does not wait for it. What is saved and returned
-    has its input scale and centre in its weights and decoder rows of norm 1, so that activations are in the site's
-    units.
+    has its input scale and centre in its weights and decoder rows of norm 1: activations are in the site's units.
 
     With `resume`, the run goes on from the checkpoint in `out`, if there is one, and on a CPU gives the same weights,
     bit for bit, as if it had not stopped; of a run that has ended, it gives what was saved. `source` says what `rows`
@@ -100,8 +99,7 @@ def sweep_on(
     """
     first = _agreed(recipes)
     metadata = metadata or SaeMetadata()
-    plain = {name: dataclasses.asdict(recipe) for name, recipe in recipes.items()}
-    identity = {"source": dict(source or {}), "recipes": plain}
+    identity = _identity(recipes, source or {})
     place, ended = _standing(out, recipes, resume=resume)
     if ended:
         finished, lost = read_finished(out, recipes, identity, next(rows(0)).device)
@@ -131,7 +129,14 @@ def sweep_on(
         if ranks.first:
             write_finished(out, identity, lost)
             remove_checkpoints(out)
+        if ranks.any(stopped.is_set()):
+            raise KeyboardInterrupt
         return finished
+
+
+def _identity(recipes: Mapping[str, TrainingRecipe], source: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run must agree in to go on with another."""
+    return {"source": dict(source), "recipes": {name: dataclasses.asdict(each) for name, each in recipes.items()}}
 
 
 def _standing(out: Path, recipes: Mapping[str, TrainingRecipe], *, resume: bool) -> tuple[Path | None, bool]:

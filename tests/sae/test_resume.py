@@ -238,6 +238,22 @@ def test_a_loss_that_nobody_reads_at_once_is_found_at_the_next_log_line() -> Non
         assert torch.equal(trainee.weights.W_enc, before)
 
 
+def test_a_signal_while_the_end_is_written_is_not_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was trained is whole on disk, and the run stops before anything else begins."""
+    save = Trainee.save
+
+    def interrupted(trainee: Trainee, *given: object) -> Trained:
+        if trainee.done == STEPS:
+            os.kill(os.getpid(), signal.SIGINT)
+        return save(trainee, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Trainee, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sweep_on(rows, {"": RECIPES["l1"]}, tmp_path)
+    assert checkpoint.has_ended(tmp_path)
+    assert load_dictionary(tmp_path)[1].n_units == RECIPES["l1"].d_sae
+
+
 def test_ten_minutes_without_a_checkpoint_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many tokens there may be between two."""
     monkeypatch.setattr("sae.trainer._UNSAVED", 0.0)

@@ -1,6 +1,5 @@
 """The outcomes that count, looked up by arm and measure."""
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -124,7 +123,7 @@ def _defined(outcome: Outcome, headline: str) -> dict[str, float]:
     if score is None:
         return known
     constant, anchor, ceiling = (known.get(f"{name}_{headline}") for name in ("constant", "anchor", "quantised_oracle"))
-    floor = max(constant or 0.0, -math.inf if anchor is None else anchor)
+    floor = max(each for each in (constant or 0.0, anchor) if each is not None)
     known |= {FLOOR: floor, ABOVE_FLOOR: score - floor}
     if ceiling is not None and ceiling > floor:
         known[OF_CEILING] = (score - floor) / (ceiling - floor)

@@ -31,6 +31,7 @@ from sae.sites import Site
 from sae.sparse import largest, ordered
 from sae.step import matmul_precision
 from sae.subject import Subject, load_subject
+from sae.trainee import firing_rate
 from sae.trainer import train_on
 
 SITE = "blocks.0.mlp.hook_post"
@@ -73,8 +74,8 @@ def lines(given: argparse.Namespace) -> tuple[str, list[tuple[str, ...]]]:
             lost = f"{place} is gone, and not all of it was measured."
             raise UserError(lost, do=f"Remove the lines of {width} {name} from {runs.file}: it is trained again then.")
     _evaluate(model, site, held_out, work, chosen, runs)
-    held = np.cumsum(corpus.windows.length - corpus.windows.first)
-    counted = corpus.windows.select(np.flatnonzero(held - corpus.windows.length < given.density))
+    held = corpus.windows.length - corpus.windows.first
+    counted = corpus.windows.select(np.flatnonzero(np.cumsum(held) - held < given.density))
     for width in given.widths:
         of_width = {setting: row for setting, row in chosen.items() if setting.on == str(width)}
         _count(model, site, counted, work, of_width, runs)
@@ -155,24 +156,16 @@ def _place(work: Path, width: str, name: str, weight: float) -> Path:
 def _train(
     given: argparse.Namespace, rows: Kept, held_out: Tensor, name: str, width: int, field: str, weight: float
 ) -> dict[str, Any]:
-    """A dictionary in its place on disk; its L0 and error on `held_out`."""
+    """A dictionary in its place on disk; its L0 on `held_out`."""
     changes: dict[str, Any] = {field: weight, "precision": given.precision, "checkpoint_every": 10**12}
     recipe = paced(name, d_sae=width, tokens=given.tokens, batch=given.batch, **changes)
     place = _place(given.work / str(given.tokens), str(width), name, weight)
     shutil.rmtree(place, ignore_errors=True)
     dictionary = train_on(rows, recipe, place)
     directions = torch.nn.functional.normalize(dictionary.directions(), dim=1)
-    fired, error = torch.zeros(width), 0.0
-    for begin, activations in encoded(dictionary, held_out):
-        fired += (activations > 0).sum(0)
-        error += float((dictionary.decode(activations) - held_out[begin : begin + len(activations)]).square().sum())
-    variance = float((held_out - held_out.mean(0)).square().sum())
-    aligned = directions.abs().amax(1)[fired > 0] > _ALIGNED
-    return {
-        "l0": float(fired.sum() / len(held_out)),
-        "fvu": error / variance,
-        "aligned": float(aligned.float().mean()),
-    }
+    rate = firing_rate(dictionary, held_out)
+    aligned = directions.abs().amax(1)[rate > 0] > _ALIGNED
+    return {"l0": float(rate.sum()), "aligned": float(aligned.float().mean())}
 
 
 def _found(table: str, setting: Setting, row: Mapping[str, Any], runs: Runs) -> dict[str, Any] | None:

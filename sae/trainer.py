@@ -103,20 +103,21 @@ def sweep_on(
     place, ended = _standing(out, recipes, resume=resume)
     if ended:
         finished, lost = read_finished(out, recipes, identity, next(rows(0)).device)
-        _Together([], lost, on_lost)
+        _tell_lost(lost, on_lost)
         return finished
     with _explained(out), _stop_signal(patient=ranks.count > 1) as stopped:
         pool, trainees, lost = _begin(rows, recipes, identity, place, ranks)
-        together = _Together(trainees, lost, on_lost)
+        _tell_lost(lost, on_lost)
         files = {each.name: _MetricsFile(out / each.name, each) for each in trainees if ranks.first}
 
         def save() -> None:
-            together.each(Trainee.check)
+            _each(trainees, lost, on_lost, Trainee.check)
             write_checkpoint(out, trainees, lost, pool, identity, metadata, ranks)
 
         saved = time.monotonic()
         while trainees[0].done < first.steps:
-            logs = together.each(partial(Trainee.advance, batch=pool.draw(), pool=pool.rows))
+            advance = partial(Trainee.advance, batch=pool.draw(), pool=pool.rows)
+            logs = _each(trainees, lost, on_lost, advance)
             _tell([log for log in logs if log is not None and ranks.first], files, on_log, stopped)
             if ranks.any(stopped.is_set()):
                 save()
@@ -166,27 +167,26 @@ def _begin(
     return pool, [Trainee.new(name, recipe, pool.rows, ranks) for name, recipe in recipes.items()], {}
 
 
-class _Together:
-    """The dictionaries that are trained on the same batches, without those that are `lost`, and why these are."""
+def _each(
+    trainees: list[Trainee], lost: dict[str, str], on_lost: Callable[[str, str], None], do: Callable[[Trainee], _Given]
+) -> list[_Given]:
+    """What `do` gives for every dictionary. Who diverges goes from `trainees` to `lost`, but for the last: an error."""
+    given = list[_Given]()
+    for trainee in tuple(trainees):
+        try:
+            given.append(do(trainee))
+        except Diverged as error:
+            if len(trainees) == 1:
+                raise
+            trainees.remove(trainee)
+            lost[trainee.name] = " ".join(str(error).splitlines())
+            on_lost(trainee.name, lost[trainee.name])
+    return given
 
-    def __init__(self, trainees: list[Trainee], lost: dict[str, str], on_lost: Callable[[str, str], None]) -> None:
-        self._trainees, self._lost, self._on_lost = trainees, lost, on_lost
-        for name, reason in lost.items():
-            on_lost(name, reason)
 
-    def each(self, do: Callable[[Trainee], _Given]) -> list[_Given]:
-        """What `do` gives for every dictionary. Who diverges is lost, but for the last one, which is an error."""
-        given = list[_Given]()
-        for trainee in tuple(self._trainees):
-            try:
-                given.append(do(trainee))
-            except Diverged as error:
-                if len(self._trainees) == 1:
-                    raise
-                self._trainees.remove(trainee)
-                self._lost[trainee.name] = reason = " ".join(str(error).splitlines())
-                self._on_lost(trainee.name, reason)
-        return given
+def _tell_lost(lost: Mapping[str, str], on_lost: Callable[[str, str], None]) -> None:
+    for name, reason in lost.items():
+        on_lost(name, reason)
 
 
 def _tell(
